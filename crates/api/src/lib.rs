@@ -1,1 +1,5 @@
-//! placeholder
+//! The vocabulary of the API: kinds, metadata, quantities, selectors, schemas, defaults, validation,
+//! patches, printer tables. Pure functions over [`serde_json::Value`]: no I/O, no clock, no async.
+
+pub mod field;
+pub mod status;
