@@ -10,6 +10,7 @@
 //! * `images`: brings images into the node without a registry, and builds them from files.
 //! * `pause`: the program and image that hold a Pod's namespaces open.
 
+pub mod cri;
 pub mod error;
 pub mod runtime;
 pub mod types;

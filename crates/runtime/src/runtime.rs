@@ -25,6 +25,9 @@ pub trait Runtime: Send + Sync + 'static {
     fn remove_sandbox<'a>(&'a self, id: &'a str) -> Fut<'a, ()>;
     /// The sandbox in full.
     fn sandbox_status<'a>(&'a self, id: &'a str) -> Fut<'a, SandboxStatus>;
+    /// The process that holds the sandbox' namespaces (`/proc/<pid>/ns/net`), on the host; `None` when it is gone or
+    /// the runtime does not say.
+    fn sandbox_pid<'a>(&'a self, id: &'a str) -> Fut<'a, Option<i32>>;
     /// Sandboxes.
     fn list_sandboxes<'a>(&'a self, filter: &'a SandboxFilter) -> Fut<'a, Vec<Sandbox>>;
 
@@ -43,6 +46,8 @@ pub trait Runtime: Send + Sync + 'static {
     fn remove_container<'a>(&'a self, id: &'a str) -> Fut<'a, ()>;
     /// The container in full.
     fn container_status<'a>(&'a self, id: &'a str) -> Fut<'a, ContainerStatus>;
+    /// The container's first process, on the host; `None` when it does not run or the runtime does not say.
+    fn container_pid<'a>(&'a self, id: &'a str) -> Fut<'a, Option<i32>>;
     /// Containers.
     fn list_containers<'a>(&'a self, filter: &'a ContainerFilter) -> Fut<'a, Vec<Container>>;
     /// Changes the resources of a container that exists.

@@ -243,8 +243,6 @@ pub struct ContainerStatus {
     pub resources: Option<LinuxResources>,
     /// The user in force, when the runtime says: uid, gid, further groups.
     pub user: Option<(i64, i64, Vec<i64>)>,
-    /// The first process, when the runtime says (containerd does) and it runs.
-    pub pid: Option<i32>,
 }
 
 /// Which containers to list. All conditions must hold; the default lists all.

@@ -213,8 +213,6 @@ pub struct SandboxStatus {
     pub annotations: StringMap,
     /// The handler that runs it.
     pub runtime_handler: String,
-    /// The pause process, when the runtime says (containerd does).
-    pub pid: Option<i32>,
 }
 
 /// Which sandboxes to list. All conditions must hold; the default lists all.
