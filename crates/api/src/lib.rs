@@ -2,4 +2,8 @@
 //! patches, printer tables. Pure functions over [`serde_json::Value`]: no I/O, no clock, no async.
 
 pub mod field;
+pub mod meta;
+pub mod names;
+pub mod quantity;
+pub mod selector;
 pub mod status;
