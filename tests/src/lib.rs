@@ -1,1 +1,142 @@
+//! What whole-cluster tests share: the running cluster, kubectl, and waiting for a state by watching.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use serde_json::Value;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// The longest that a test waits for a state that the cluster owes it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program under test, as `cargo xtask test` built it.
+pub fn program() -> PathBuf {
+    std::env::var_os("CARAVEL_BIN").map(PathBuf::from).expect("CARAVEL_BIN: run the tests with `cargo xtask test`")
+}
+
+/// The shared cluster's data directory.
+pub fn cluster_dir() -> PathBuf {
+    std::env::var_os("CARAVEL_TEST_DIR")
+        .map(PathBuf::from)
+        .expect("CARAVEL_TEST_DIR: run the tests with `cargo xtask test`")
+}
+
+/// A namespace of its own in a cluster; deleted, without waiting, when dropped.
+pub struct Namespace {
+    pub name: String,
+    kubeconfig: PathBuf,
+}
+
+impl Namespace {
+    /// A fresh namespace in the shared cluster, named after `prefix`, with its default ServiceAccount there.
+    pub fn new(prefix: &str) -> Namespace {
+        Self::in_cluster(prefix, cluster_dir().join("kubeconfig"))
+    }
+
+    /// A fresh namespace in the cluster that `kubeconfig` names.
+    pub fn in_cluster(prefix: &str, kubeconfig: PathBuf) -> Namespace {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let ns = Namespace { name, kubeconfig };
+        ns.ok(&["create", "namespace", &ns.name]);
+        ns.eventually("the default ServiceAccount", || {
+            ns.try_kubectl(&["get", "serviceaccount", "default"]).map(|_| ())
+        });
+        ns
+    }
+
+    /// kubectl in this namespace.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command.arg("--kubeconfig").arg(&self.kubeconfig).args(["-n", &self.name]);
+        let cache = std::env::temp_dir().join(format!("caravel-kubectl-cache-{}", std::process::id()));
+        command.arg("--cache-dir").arg(cache).args(words).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs kubectl; what it printed, or what it said went wrong.
+    pub fn try_kubectl(&self, words: &[&str]) -> Result<String, String> {
+        answer(self.command(words).output().expect("kubectl runs"))
+    }
+
+    /// Runs kubectl, which must succeed.
+    pub fn ok(&self, words: &[&str]) -> String {
+        self.try_kubectl(words).unwrap_or_else(|e| panic!("kubectl {}: {e}", words.join(" ")))
+    }
+
+    /// Runs kubectl, which must fail; what it said.
+    pub fn fails(&self, words: &[&str]) -> String {
+        match self.try_kubectl(words) {
+            Ok(out) => panic!("kubectl {} should have failed and said: {out}", words.join(" ")),
+            Err(said) => said,
+        }
+    }
+
+    /// Runs kubectl with a text on its standard input.
+    pub fn try_with_input(&self, words: &[&str], input: &str) -> Result<String, String> {
+        let mut command = self.command(words);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("kubectl runs");
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        answer(child.wait_with_output().unwrap())
+    }
+
+    /// `kubectl apply -f -`, which must succeed.
+    pub fn apply(&self, manifest: &str) -> String {
+        self.try_with_input(&["apply", "-f", "-"], manifest).unwrap_or_else(|e| panic!("apply: {e}\n{manifest}"))
+    }
+
+    /// `kubectl create -f -`, which must succeed.
+    pub fn create(&self, manifest: &str) -> String {
+        self.try_with_input(&["create", "-f", "-"], manifest).unwrap_or_else(|e| panic!("create: {e}\n{manifest}"))
+    }
+
+    /// The object as JSON, e.g. `get("pod/x")`.
+    pub fn get(&self, what: &str) -> Value {
+        serde_json::from_str(&self.ok(&["get", what, "-o", "json"])).expect("kubectl prints JSON")
+    }
+
+    /// One field by JSONPath, e.g. `field("pod/x", "{.status.phase}")`; empty when absent.
+    pub fn field(&self, what: &str, path: &str) -> String {
+        self.ok(&["get", what, "-o", &format!("jsonpath={path}")])
+    }
+
+    /// Waits until the field has the value.
+    pub fn until(&self, what: &str, path: &str, value: &str) {
+        self.eventually(&format!("{what} {path} = {value}"), || {
+            let now = self.try_kubectl(&["get", what, "-o", &format!("jsonpath={path}")])?;
+            if now == value { Ok(()) } else { Err(format!("it is {now:?}")) }
+        });
+    }
+
+    /// Tries until it succeeds; panics with the last error, and the namespace's events, when patience runs out.
+    pub fn eventually<T>(&self, what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
+        let start = Instant::now();
+        loop {
+            match attempt() {
+                Ok(value) => return value,
+                Err(last) if start.elapsed() > PATIENCE => {
+                    let events = self.try_kubectl(&["get", "events,pods", "-o", "wide"]).unwrap_or_default();
+                    panic!("{what}: not within {} s: {last}\n{events}", PATIENCE.as_secs());
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            }
+        }
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = self.try_kubectl(&["delete", "namespace", &self.name, "--wait=false"]);
+    }
+}
+
+fn answer(out: Output) -> Result<String, String> {
+    if out.status.success() {
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    } else {
+        Err(String::from_utf8_lossy(&out.stderr).into_owned())
+    }
+}

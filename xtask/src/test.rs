@@ -1,0 +1,92 @@
+//! `cargo xtask test`: lint, the rooms' own tests, then whole-cluster tests, and nothing left behind.
+
+use crate::cluster::{self, Cluster, Profile};
+use crate::{ledger, lint, residue, setup, sh};
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+use std::process::Command;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// A room (`node`), a file of whole-cluster tests (`workloads`), or part of a test's name; all without it
+    name: Option<String>,
+    /// Leave formatting and clippy out
+    #[arg(long)]
+    no_lint: bool,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    setup::ensure(setup::ALL)?;
+    let before = residue::snapshot();
+    match &args.name {
+        None => all(args)?,
+        Some(name) => part(name)?,
+    }
+    before.compare().context("a test leaves the machine as it was")?;
+    println!("==> all passed, and nothing was left behind");
+    Ok(())
+}
+
+fn all(args: &Args) -> Result<()> {
+    if !args.no_lint {
+        lint::run()?;
+    }
+    println!("==> the ledger");
+    ledger::run()?;
+    let program = cluster::build(Profile::Debug)?;
+    println!("==> the rooms' own tests");
+    sh::run(nextest(&program).args(["--workspace", "--exclude", "caravel-tests"]))?;
+    println!("==> whole-cluster tests");
+    whole_cluster(&program, &[])
+}
+
+fn part(name: &str) -> Result<()> {
+    let program = cluster::build(Profile::Debug)?;
+    let is_room = sh::root().join("crates").join(name).is_dir();
+    let is_file = sh::root().join(format!("tests/tests/{name}.rs")).is_file();
+    if is_room {
+        let package = if name == "caravel" { name.into() } else { format!("caravel-{name}") };
+        sh::run(nextest(&program).args(["-p", &package, "--no-tests=pass"]))?;
+    }
+    if is_file {
+        return whole_cluster(&program, &["--test", name]);
+    }
+    if !is_room {
+        sh::run(nextest(&program).args(["--workspace", "--exclude", "caravel-tests", "--no-tests=pass", name]))?;
+        return whole_cluster(&program, &["--no-tests=pass", name]);
+    }
+    Ok(())
+}
+
+/// One cluster serves all tests that do not need one of their own.
+fn whole_cluster(program: &PathBuf, select: &[&str]) -> Result<()> {
+    let dir = std::env::temp_dir().join(format!("caravel-test-{}", std::process::id()));
+    let mut cluster = Cluster::up(program, &dir)?;
+    let mut tests = nextest(program);
+    tests.args(["-p", "caravel-tests"]).args(select).env("CARAVEL_TEST_DIR", &cluster.dir);
+    let result = sh::run(&mut tests);
+    if result.is_err() {
+        let log = std::fs::read_to_string(cluster.log()).unwrap_or_default();
+        let tail: Vec<&str> = log.lines().rev().take(60).collect();
+        eprintln!("--- the end of the cluster's log\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+    }
+    let purged = cluster.purge();
+    result?;
+    purged
+}
+
+/// nextest where it is installed, else cargo's own runner, which takes the same selection words that we use.
+fn nextest(program: &PathBuf) -> Command {
+    let words: &[&str] = if sh::has("cargo-nextest") || home_has_nextest() {
+        &["cargo", "nextest", "run", "--no-fail-fast"]
+    } else {
+        &["cargo", "test", "--no-fail-fast"]
+    };
+    let mut command = sh::cmd(words);
+    command.env("CARAVEL_BIN", program);
+    command
+}
+
+fn home_has_nextest() -> bool {
+    std::env::var_os("HOME").is_some_and(|h| PathBuf::from(h).join(".cargo/bin/cargo-nextest").is_file())
+}
