@@ -2,8 +2,13 @@
 //! patches, printer tables. Pure functions over [`serde_json::Value`]: no I/O, no clock, no async.
 
 pub mod field;
+pub mod kinds;
 pub mod meta;
 pub mod names;
 pub mod quantity;
+pub mod schema;
 pub mod selector;
 pub mod status;
+
+#[cfg(test)]
+mod reference;
