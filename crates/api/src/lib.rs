@@ -1,6 +1,7 @@
 //! The vocabulary of the API: kinds, metadata, quantities, selectors, schemas, defaults, validation,
 //! patches, printer tables. Pure functions over [`serde_json::Value`]: no I/O, no clock, no async.
 
+pub mod defaults;
 pub mod field;
 pub mod kinds;
 pub mod meta;

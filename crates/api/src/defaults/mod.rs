@@ -25,7 +25,7 @@ pub(crate) type Object = Map<String, Value>;
 /// Fills in the defaults of an object of one of the built-in kinds; other kinds are left alone.
 ///
 /// `kind` is the kind's name, such as `Pod`; `group` is empty for the core group.
-pub fn apply(group: &str, kind: &str, object: &mut Value) {
+pub fn apply_to(group: &str, kind: &str, object: &mut Value) {
     let Value::Object(map) = object else { return };
     if !matches!((group, kind), ("apps", "ControllerRevision") | ("apiextensions.k8s.io", _)) {
         prune_nulls(map);
@@ -54,9 +54,9 @@ pub fn apply(group: &str, kind: &str, object: &mut Value) {
     }
 }
 
-/// The same, for a row of the table of kinds.
-pub fn apply_kind(kind: &crate::kinds::Kind, object: &mut Value) {
-    apply(&kind.group, &kind.kind, object);
+/// [`apply_to`], for a row of the table of kinds. Custom resources have their defaults in their schema.
+pub fn apply(kind: &crate::kinds::Kind, object: &mut Value) {
+    apply_to(&kind.group, &kind.kind, object);
 }
 
 /// Removes members that are null, at every depth, as decoding into Go types does.

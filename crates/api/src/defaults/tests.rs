@@ -1,9 +1,9 @@
 use super::*;
 
 fn applied(group: &str, kind: &str, mut object: Value) -> Value {
-    apply(group, kind, &mut object);
+    apply_to(group, kind, &mut object);
     let once = object.clone();
-    apply(group, kind, &mut object);
+    apply_to(group, kind, &mut object);
     assert_eq!(object, once, "not idempotent");
     object
 }
@@ -26,7 +26,8 @@ fn pull_policies() {
 
 #[test]
 fn a_small_pod() {
-    let pod = applied("", "Pod", json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}}));
+    let pod =
+        applied("", "Pod", json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i:1"}]}}));
     assert_eq!(
         pod["spec"],
         json!({
@@ -128,7 +129,10 @@ fn services() {
 fn workloads() {
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     let deployment = applied("apps", "Deployment", json!({"spec": {"template": template}}));
-    assert_eq!(deployment["spec"]["strategy"], json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}}));
+    assert_eq!(
+        deployment["spec"]["strategy"],
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "25%", "maxUnavailable": "25%"}})
+    );
     assert_eq!(deployment["spec"]["replicas"], 1);
     assert_eq!(deployment["spec"]["template"]["spec"]["dnsPolicy"], "ClusterFirst");
     assert!(deployment["spec"]["template"]["spec"].get("enableServiceLinks").is_none());
@@ -155,9 +159,20 @@ fn others() {
     assert_eq!(secret, json!({"type": "Opaque", "data": {"a": "aGk="}}));
     let policy = applied("networking.k8s.io", "NetworkPolicy", json!({"spec": {"egress": [{"ports": [{"port": 1}]}]}}));
     assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
-    let binding = applied("rbac.authorization.k8s.io", "RoleBinding", json!({"roleRef": {"kind": "Role"}, "subjects": [{"kind": "User"}, {"kind": "ServiceAccount"}]}));
-    assert_eq!(binding["subjects"], json!([{"kind": "User", "apiGroup": "rbac.authorization.k8s.io"}, {"kind": "ServiceAccount"}]));
-    let range = applied("", "LimitRange", json!({"spec": {"limits": [{"type": "Container", "max": {"cpu": "1"}, "min": {"memory": "1Ki"}}]}}));
+    let binding = applied(
+        "rbac.authorization.k8s.io",
+        "RoleBinding",
+        json!({"roleRef": {"kind": "Role"}, "subjects": [{"kind": "User"}, {"kind": "ServiceAccount"}]}),
+    );
+    assert_eq!(
+        binding["subjects"],
+        json!([{"kind": "User", "apiGroup": "rbac.authorization.k8s.io"}, {"kind": "ServiceAccount"}])
+    );
+    let range = applied(
+        "",
+        "LimitRange",
+        json!({"spec": {"limits": [{"type": "Container", "max": {"cpu": "1"}, "min": {"memory": "1Ki"}}]}}),
+    );
     assert_eq!(range["spec"]["limits"][0]["defaultRequest"], json!({"cpu": "1", "memory": "1Ki"}));
     let fine = applied("", "ResourceQuota", json!({"spec": {"hard": {"cpu": "1u"}}}));
     assert_eq!(fine["spec"]["hard"]["cpu"], "1m");
