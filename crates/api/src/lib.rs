@@ -10,6 +10,7 @@ pub mod quantity;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod strategy;
 
 #[cfg(test)]
 mod reference;
