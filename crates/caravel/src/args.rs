@@ -1,0 +1,106 @@
+//! The command line. A contract: scripts rely on it.
+
+use crate::{down, image, instance, run, status, up};
+use anyhow::{Context, Result};
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+/// Where a cluster lives unless told otherwise.
+const DATA_DIR: &str = "/var/lib/caravel";
+
+#[derive(Parser)]
+#[command(name = "caravel", version, about = "Kubernetes in one small program")]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(ClapArgs, Clone)]
+pub struct DataDir {
+    /// The cluster's data directory
+    #[arg(long = "data-dir", default_value = DATA_DIR, env = "CARAVEL_DATA_DIR", global = true)]
+    pub path: PathBuf,
+}
+
+#[derive(ClapArgs, Clone)]
+pub struct Up {
+    #[command(flatten)]
+    pub data: DataDir,
+    /// The API server's port on loopback [default: the one used before, or 6443]
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// Return once the cluster is Ready, and leave it running
+    #[arg(long)]
+    pub detach: bool,
+    /// The node's name [default: this machine's host name]
+    #[arg(long)]
+    pub node_name: Option<String>,
+}
+
+#[derive(ClapArgs, Clone)]
+pub struct Server {
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Port of the API
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// `embedded`, or `etcd=URL[,URL…]`
+    #[arg(long, default_value = "embedded")]
+    pub store: String,
+    /// The address to listen on
+    #[arg(long, default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+    /// The address by which nodes and Pods reach this server [default: the bind address, or this machine's]
+    #[arg(long)]
+    pub advertise_address: Option<IpAddr>,
+    /// Only the API server: no scheduler, no controllers
+    #[arg(long)]
+    pub api_only: bool,
+}
+
+#[derive(ClapArgs, Clone)]
+pub struct Down {
+    #[command(flatten)]
+    pub data: DataDir,
+    /// Remove everything of the cluster from this machine
+    #[arg(long)]
+    pub purge: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// A cluster of one on this machine; says so (with --detach: returns) once it is Ready
+    Up(Up),
+    /// Stops the cluster and its containers; --purge leaves the machine as it was
+    Down(Down),
+    /// The control plane only
+    Server(Server),
+    /// What runs, whether it is healthy, and if not why
+    Status(DataDir),
+    /// Prints the admin kubeconfig
+    Kubeconfig(DataDir),
+    /// Images without a registry
+    Image(image::Image),
+}
+
+impl Command {
+    pub fn run(self) -> Result<()> {
+        match self {
+            Command::Up(args) => up::up(args),
+            Command::Server(args) => run::server(args),
+            Command::Down(args) => down::down(&args),
+            Command::Status(args) => status::status(&args.path),
+            Command::Kubeconfig(args) => kubeconfig(&args),
+            Command::Image(args) => args.run(),
+        }
+    }
+}
+
+fn kubeconfig(data: &DataDir) -> Result<()> {
+    let path = instance::kubeconfig_path(&data.path);
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("no cluster has been started in {} (no {})", data.path.display(), path.display()))?;
+    print!("{text}");
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! One cluster on this machine: its data directory, its number, and the names and ranges that follow from it.
+//!
+//! Clusters live side by side because each has a number that no other on the machine has: address ranges, the bridge, the
+//! nftables table and the cgroup are derived from it. The number is claimed by a file in [`CLAIMS`] and kept in the
+//! data directory, so that it is the same after a reboot.
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// One file for each cluster's number, naming its data directory.
+const CLAIMS: &str = "/run/caravel";
+/// Clusters on one machine; beyond it their address ranges would meet.
+const MOST: u8 = 64;
+/// The layout of a data directory. A program refuses a newer one.
+const FORMAT: u32 = 1;
+
+/// What a data directory says about its cluster.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Instance {
+    /// Layout of the data directory.
+    pub format: u32,
+    /// The cluster's number on this machine.
+    pub number: u8,
+    /// The API server's port.
+    pub port: u16,
+    #[serde(skip)]
+    pub dir: PathBuf,
+}
+
+/// The right to run the cluster of a data directory; given up when dropped.
+pub struct Running {
+    _lock: Flock<File>,
+}
+
+pub fn kubeconfig_path(dir: &Path) -> PathBuf {
+    dir.join("kubeconfig")
+}
+
+fn settings_path(dir: &Path) -> PathBuf {
+    dir.join("instance.json")
+}
+
+fn pid_path(dir: &Path) -> PathBuf {
+    dir.join("run/caravel.pid")
+}
+
+impl Instance {
+    /// The cluster in `dir`, if there is one.
+    pub fn read(dir: &Path) -> Result<Option<Instance>> {
+        let path = settings_path(dir);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e).with_context(|| path.display().to_string()),
+        };
+        let mut instance: Instance =
+            serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?;
+        if instance.format > FORMAT {
+            bail!(
+                "{} was written by a newer caravel (layout {}; this program knows {FORMAT}): use that version or a newer one",
+                dir.display(),
+                instance.format
+            );
+        }
+        instance.dir = dir.to_owned();
+        Ok(Some(instance))
+    }
+
+    /// The cluster in `dir`, made if there is none. `port` changes the port it had.
+    pub fn open(dir: &Path, port: Option<u16>) -> Result<Instance> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).with_context(|| dir.display().to_string())?;
+        let dir = fs::canonicalize(dir)?;
+        for sub in ["pki", "store", "containerd", "node", "cni", "logs", "run"] {
+            fs::create_dir_all(dir.join(sub))?;
+        }
+        fs::create_dir_all(CLAIMS).with_context(|| format!("{CLAIMS}: caravel needs to run as root"))?;
+        let lock = Flock::lock(File::create(Path::new(CLAIMS).join("lock"))?, FlockArg::LockExclusive).map_err(|(_, e)| e)?;
+        let mut instance = match Instance::read(&dir)? {
+            Some(instance) => {
+                if let Some(owner) = claimed(instance.number).filter(|owner| *owner != dir) {
+                    bail!(
+                        "the cluster in {} has number {} on this machine, and so has the one in {}: remove one with `caravel down --purge`",
+                        dir.display(),
+                        instance.number,
+                        owner.display()
+                    );
+                }
+                instance
+            }
+            None => Instance { format: FORMAT, number: free_number()?, port: port.unwrap_or(6443), dir: dir.clone() },
+        };
+        instance.port = port.unwrap_or(instance.port);
+        instance.dir = dir;
+        fs::write(claim_path(instance.number), instance.dir.as_os_str().as_encoded_bytes())?;
+        write_whole(&settings_path(&instance.dir), &serde_json::to_vec_pretty(&instance)?)?;
+        drop(lock);
+        Ok(instance)
+    }
+
+    /// Takes the right to run it; an error when a process has it already.
+    pub fn lock(&self) -> Result<Running> {
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(self.dir.join("run/lock"))?;
+        let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
+            let pid = self.pid().map_or(String::new(), |pid| format!(" (pid {pid})"));
+            bail!("the cluster in {} is already running{pid}; `caravel status` tells more", self.dir.display());
+        };
+        write_whole(&pid_path(&self.dir), std::process::id().to_string().as_bytes())?;
+        Ok(Running { _lock: lock })
+    }
+
+    /// The process that runs it; `None` when none does.
+    pub fn pid(&self) -> Option<i32> {
+        let file = OpenOptions::new().append(true).open(self.dir.join("run/lock")).ok()?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            // Nobody holds it: whatever the file says is of the past.
+            Ok(_) => None,
+            Err(_) => fs::read_to_string(pid_path(&self.dir)).ok()?.trim().parse().ok(),
+        }
+    }
+
+    /// Gives the number back; the data directory must be gone or about to go.
+    pub fn release(&self) {
+        if claimed(self.number).is_none_or(|owner| owner == self.dir) {
+            let _ = fs::remove_file(claim_path(self.number));
+        }
+        if fs::read_dir(CLAIMS).is_ok_and(|d| d.flatten().all(|e| e.file_name() == "lock")) {
+            let _ = fs::remove_dir_all(CLAIMS);
+        }
+    }
+
+    /// Addresses of Pods, /16.
+    pub fn pod_cidr(&self) -> String {
+        format!("10.{}.0.0/16", 244 - self.number)
+    }
+
+    /// Addresses of this machine's Pods when the cluster is this machine only, /24.
+    pub fn own_pod_cidr(&self) -> String {
+        format!("10.{}.0.0/24", 244 - self.number)
+    }
+
+    /// The bridge's address, which is the node's address when the cluster is this machine only.
+    pub fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 244 - self.number, 0, 1)
+    }
+
+    /// Addresses of Services, /16.
+    pub fn service_cidr(&self) -> String {
+        format!("10.{}.0.0/16", 96 + self.number)
+    }
+
+    /// The address of the cluster's DNS Service.
+    pub fn dns_ip(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 96 + self.number, 0, 10)
+    }
+
+    /// The bridge of the Pod network.
+    pub fn bridge(&self) -> String {
+        format!("cvl{}", self.number)
+    }
+
+    /// The nftables table, and the cgroup's name.
+    pub fn tag(&self) -> String {
+        format!("caravel{}", self.number)
+    }
+
+    /// The port of the node's API: the usual one for the first cluster.
+    pub fn kubelet_port(&self) -> u16 {
+        if self.number == 0 { 10250 } else { 20250 + u16::from(self.number) }
+    }
+}
+
+fn claim_path(number: u8) -> PathBuf {
+    Path::new(CLAIMS).join(number.to_string())
+}
+
+/// The data directory that has this number, if that cluster still exists.
+fn claimed(number: u8) -> Option<PathBuf> {
+    let dir = PathBuf::from(fs::read_to_string(claim_path(number)).ok()?);
+    let there = Instance::read(&dir).ok().flatten().is_some_and(|i| i.number == number);
+    there.then_some(dir)
+}
+
+fn free_number() -> Result<u8> {
+    match (0..MOST).find(|n| claimed(*n).is_none()) {
+        Some(number) => Ok(number),
+        None => bail!("{MOST} clusters live on this machine already, and that is the most: purge one"),
+    }
+}
+
+/// Writes a small file so that a crash leaves the old or the new one, never half.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = path.with_extension("new");
+    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path).with_context(|| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_numbers_share_no_name_and_no_range() {
+        let of = |number| {
+            let i = Instance { format: FORMAT, number, port: 1, dir: PathBuf::new() };
+            [i.pod_cidr(), i.service_cidr(), i.bridge(), i.tag(), i.kubelet_port().to_string()]
+        };
+        let mut all: Vec<String> = (0..MOST).flat_map(of).collect();
+        let count = all.len();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), count);
+    }
+
+    #[test]
+    fn a_newer_layout_is_refused_and_a_damaged_one_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert!(Instance::read(dir.path()).expect("nothing is not an error").is_none());
+        fs::write(settings_path(dir.path()), r#"{"format":99,"number":0,"port":1}"#).expect("write");
+        let error = Instance::read(dir.path()).expect_err("newer").to_string();
+        assert!(error.contains("newer caravel"), "{error}");
+        fs::write(settings_path(dir.path()), "{").expect("write");
+        assert!(Instance::read(dir.path()).expect_err("damaged").to_string().contains("damaged"));
+    }
+}
