@@ -27,6 +27,8 @@ pub fn cluster_dir() -> PathBuf {
 pub struct Namespace {
     pub name: String,
     kubeconfig: PathBuf,
+    /// Another handle owns the namespace, and only the kubeconfig is ours.
+    borrowed: bool,
 }
 
 impl Namespace {
@@ -39,7 +41,7 @@ impl Namespace {
     pub fn in_cluster(prefix: &str, kubeconfig: PathBuf) -> Namespace {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let ns = Namespace { name, kubeconfig };
+        let ns = Namespace { name, kubeconfig, borrowed: false };
         ns.ok(&["create", "namespace", &ns.name]);
         ns.eventually("the default ServiceAccount", || {
             ns.try_kubectl(&["get", "serviceaccount", "default"]).map(|_| ())
@@ -129,6 +131,10 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
+        if self.borrowed {
+            let _ = std::fs::remove_file(&self.kubeconfig);
+            return;
+        }
         let _ = self.try_kubectl(&["delete", "namespace", &self.name, "--wait=false"]);
     }
 }
@@ -138,5 +144,51 @@ fn answer(out: Output) -> Result<String, String> {
         Ok(String::from_utf8_lossy(&out.stdout).into_owned())
     } else {
         Err(String::from_utf8_lossy(&out.stderr).into_owned())
+    }
+}
+
+/// A Pod of one busybox container; `container` is YAML of more fields of the container, indented by four.
+pub fn busybox_pod(name: &str, container: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\nspec:\n  terminationGracePeriodSeconds: 5\n  containers:\n  - name: c\n    image: test/busybox:1\n    {container}\n"
+    )
+}
+
+/// Kills the first process of a container, as a crash would. `id` as Pod status has it.
+pub fn kill_container(id: &str) {
+    let id = id.rsplit('/').next().unwrap();
+    let in_container = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|c| c.contains(id));
+    let pids = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
+    let pid = pids.filter(in_container).min().expect("the container has a process");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+/// The body of `http://host:port/`, which must answer 200.
+pub fn http_get(host: &str, port: u16) -> Result<String, String> {
+    use std::io::Read;
+    let address = format!("{host}:{port}").parse().map_err(|e| format!("{e}"))?;
+    let mut stream =
+        std::net::TcpStream::connect_timeout(&address, Duration::from_secs(3)).map_err(|e| e.to_string())?;
+    stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").map_err(|e| e.to_string())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map_err(|e| e.to_string())?;
+    match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if head.contains(" 200 ") => Ok(body.to_owned()),
+        _ => Err(answer),
+    }
+}
+
+impl Namespace {
+    /// The same namespace through a kubeconfig that names the cluster but nobody.
+    pub fn without_credentials(&self) -> Namespace {
+        let text = std::fs::read_to_string(&self.kubeconfig).unwrap();
+        let mut config: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
+        for user in config["users"].as_sequence_mut().unwrap() {
+            user["user"] = serde_yaml::Value::Mapping(Default::default());
+        }
+        let path = std::env::temp_dir().join(format!("caravel-nobody-{}-{}", std::process::id(), self.name));
+        std::fs::write(&path, serde_yaml::to_string(&config).unwrap()).unwrap();
+        Namespace { name: self.name.clone(), kubeconfig: path, borrowed: true }
     }
 }
