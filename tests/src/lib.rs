@@ -1,6 +1,10 @@
 //! What whole-cluster tests share: the running cluster, kubectl, and waiting for a state by watching.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod plane;
+
+pub use plane::ControlPlane;
+
 use serde_json::Value;
 use std::io::Write;
 use std::path::PathBuf;

@@ -151,14 +151,36 @@ fn who_may_do_what() {
 }
 
 #[test]
-fn nodes_are_cordoned_and_drained() {
-    let ns = Namespace::new("cordon");
+fn discovery_tells_what_there_is() {
+    let ns = Namespace::new("discovery");
     let node = ns.ok(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]);
     assert_eq!(ns.ok(&["api-resources", "--api-group=apps", "-o", "name"]).lines().count(), 5);
     assert!(ns.ok(&["api-versions"]).contains("networking.k8s.io/v1"));
     assert!(ns.ok(&["version"]).contains("Server Version: v1.36"));
     assert!(ns.ok(&["cluster-info"]).contains("is running at"));
     assert!(ns.ok(&["get", "node", &node]).contains("Ready"));
+}
+
+#[test]
+fn a_cordoned_node_takes_no_new_pod() {
+    // A node of its own, which no kubelet runs: cordoning the shared one would disturb other tests.
+    let ns = Namespace::new("cordon");
+    let name = format!("fake-{}", ns.name);
+    let size = r#"{"cpu":"4","memory":"4Gi","pods":"10"}"#;
+    ns.create(&format!(
+        r#"{{"apiVersion":"v1","kind":"Node","metadata":{{"name":"{name}","labels":{{"pick":"{name}"}}}},"status":{{"capacity":{size},"allocatable":{size}}}}}"#
+    ));
+    ns.ok(&["cordon", &name]);
+    assert!(ns.ok(&["get", "node", &name]).contains("SchedulingDisabled"));
+    let tolerant = format!(
+        "spec:\n  nodeSelector: {{ pick: {name} }}\n  tolerations: [{{ key: node.kubernetes.io/not-ready, operator: Exists }}]"
+    );
+    ns.create(&pod("p", "command: [sleep, '1']").replace("spec:", &tolerant));
+    ns.until("pod/p", "{.status.conditions[?(@.type=='PodScheduled')].reason}", "Unschedulable");
+    ns.ok(&["uncordon", &name]);
+    ns.until("pod/p", "{.spec.nodeName}", &name);
+    ns.ok(&["delete", "pod", "p", "--force", "--grace-period=0"]);
+    ns.ok(&["delete", "node", &name]);
 }
 
 #[test]

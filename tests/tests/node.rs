@@ -143,12 +143,11 @@ fn a_crashing_container_backs_off_and_says_so() {
 #[test]
 fn restart_policies_decide_what_an_exit_means() {
     let ns = Namespace::new("policy");
-    ns.create(
-        &pod("ok", "command: [sh, -c, 'exit 0']\n    x: y")
-            .replace("\n    x: y", "")
-            .replace("spec:", "spec:\n  restartPolicy: Never"),
-    );
-    ns.create(&pod("bad", "command: [sh, -c, 'exit 7']").replace("spec:", "spec:\n  restartPolicy: Never"));
+    let never = |name: &str, code: u8| {
+        pod(name, &format!("command: [sh, -c, 'exit {code}']")).replace("spec:", "spec:\n  restartPolicy: Never")
+    };
+    ns.create(&never("ok", 0));
+    ns.create(&never("bad", 7));
     ns.until("pod/ok", "{.status.phase}", "Succeeded");
     ns.until("pod/bad", "{.status.phase}", "Failed");
     assert_eq!(ns.field("pod/bad", "{.status.containerStatuses[0].state.terminated.exitCode}"), "7");
