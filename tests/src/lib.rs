@@ -3,7 +3,7 @@
 
 mod plane;
 
-pub use plane::ControlPlane;
+pub use plane::{ControlPlane, client};
 
 use serde_json::Value;
 use std::io::Write;

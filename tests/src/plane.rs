@@ -115,7 +115,8 @@ impl ControlPlane {
     }
 }
 
-async fn client(kubeconfig: PathBuf) -> kube::Client {
+/// A client for the cluster that the kubeconfig names.
+pub async fn client(kubeconfig: PathBuf) -> kube::Client {
     let config = Kubeconfig::read_from(kubeconfig).unwrap();
     let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.unwrap();
     kube::Client::try_from(config).unwrap()

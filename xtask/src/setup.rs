@@ -25,7 +25,8 @@ pub const TEST: &[Need] = &[
     ("busybox", "busybox-static"),
     ("kubectl", "kubernetes-client"),
     ("curl", "curl"),
-    ("python3", "python3"),
+    ("/usr/bin/python3", "python3"),
+    ("/usr/lib/python3/dist-packages/kubernetes", "python3-kubernetes"),
 ];
 
 /// All of it.
