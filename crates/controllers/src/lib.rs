@@ -1,1 +1,71 @@
-//! placeholder
+//! The controllers: each brings one kind of object from its present towards its spec.
+//!
+//! All have one shape. A pure `plan(snapshot) -> Plan` decides from what informers hold; a small applier carries the plan out;
+//! `reconcile(key)` reads the present, plans and applies, once. Nothing is written when nothing differs, so a cluster at rest costs
+//! nothing. What woke a reconciler does not matter to it; retries and their back-off live in its queue.
+//!
+//! To add one: write its module, with `pub async fn run(Context) -> anyhow::Result<()>`, and add its row to [`TABLE`].
+
+mod common;
+mod config;
+mod context;
+mod deployment;
+mod replicaset;
+
+pub use config::Config;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use caravel_client::Cluster;
+use context::Context;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+type Running = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
+
+macro_rules! table {
+    ($($name:literal => $run:path),* $(,)?) => {
+        /// Every controller by the name that `Config::enabled` knows it by (upstream's names).
+        const TABLE: &[(&str, fn(Context) -> Running)] = &[$(($name, |c| Box::pin($run(c)))),*];
+    };
+}
+
+table! {
+    "deployment-controller" => deployment::run,
+    "replicaset-controller" => replicaset::run_replica_sets,
+    "replicationcontroller-controller" => replicaset::run_replication_controllers,
+}
+
+/// The names of all controllers.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|(name, _)| *name)
+}
+
+/// Runs the enabled controllers until `stop`.
+///
+/// # Errors
+/// When a controller cannot start or ends by itself: the others are stopped then too, since a cluster without one of its controllers
+/// looks healthy and is not.
+pub async fn run(cluster: Cluster, config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let stop = stop.child_token();
+    let context = Context { cluster, config: Arc::new(config), stop: stop.clone() };
+    let mut running = JoinSet::new();
+    for (name, start) in TABLE.iter().filter(|(name, _)| context.config.is_enabled(name)) {
+        let (future, name) = (start(context.clone()), *name);
+        running.spawn(async move { (name, future.await) });
+    }
+    let mut first = None;
+    while let Some(joined) = running.join_next().await {
+        let failure = match joined {
+            Ok((_, Ok(()))) if stop.is_cancelled() => continue,
+            Ok((name, Ok(()))) => anyhow::anyhow!("the controller {name} ended by itself"),
+            Ok((name, Err(e))) => e.context(format!("the controller {name} failed")),
+            Err(e) => anyhow::Error::from(e).context("a controller panicked"),
+        };
+        stop.cancel();
+        first.get_or_insert(failure);
+    }
+    first.map_or(Ok(()), Err)
+}

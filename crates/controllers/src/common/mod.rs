@@ -1,0 +1,31 @@
+//! What several controllers share: metadata helpers, selectors, pod states, expectations, adoption, revisions, writes.
+
+pub mod claim;
+pub mod discovery;
+pub mod expectations;
+pub mod hash;
+pub mod history;
+pub mod meta;
+pub mod pod;
+pub mod pod_control;
+pub mod selector;
+pub mod write;
+
+pub use claim::{apply_claim, claim};
+pub use expectations::Expectations;
+pub use meta::*;
+pub use selector::Selector;
+pub use write::*;
+
+use std::time::Duration;
+
+/// What a reconcile answers: `None` when the present needs no further look, or the time after which to look again.
+pub type Outcome = anyhow::Result<Option<Duration>>;
+
+/// The smaller of two optional wake-up times; `None` means never.
+pub fn sooner(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
