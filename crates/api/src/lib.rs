@@ -2,6 +2,7 @@
 //! patches, printer tables. Pure functions over [`serde_json::Value`]: no I/O, no clock, no async.
 
 pub mod defaults;
+pub mod decode;
 pub mod field;
 pub mod kinds;
 pub mod meta;

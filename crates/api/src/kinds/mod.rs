@@ -20,6 +20,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+pub(crate) use builtin::package;
 pub use table::{KindTable, compare_versions};
 
 use crate::schema::Schema;

@@ -126,6 +126,8 @@ pub(super) struct Extra {
     pub map_keys: Vec<Str>,
     pub merge_key: Option<Str>,
     pub default: Option<Value>,
+    /// The default with the defaults of what is inside it: what Go writes for the unset field.
+    pub zero: Option<Value>,
     pub constraints: Option<Box<Constraints>>,
 }
 
@@ -136,6 +138,8 @@ pub(super) struct Object {
     pub name: Str,
     /// Sorted by name.
     pub fields: Vec<Field>,
+    /// Which fields have a [`Extra::zero`].
+    pub zeros: Vec<u32>,
     pub atomic: bool,
     /// Text of `x-kubernetes-unions` in the type table's form.
     pub union: Option<Str>,

@@ -17,6 +17,8 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
+use crate::kinds::Str;
+
 use super::arena::{Arena, Extra, Field, ListType, NodeData, NodeId, Object, PatchStrategy, Type, flags};
 
 const TABLE: &str = include_str!("types.tbl");
@@ -64,7 +66,38 @@ fn parse(table: &'static str) -> Arena {
     for object in &mut arena.objects {
         object.fields.sort_by(|a, b| a.name.cmp(&b.name));
     }
+    for object in 0..arena.objects.len() {
+        zeros(&mut arena, object as u32);
+    }
     arena
+}
+
+/// Works out what the fields of a struct are when unset. Structs held by value cannot contain themselves,
+/// so the recursion ends.
+fn zeros(arena: &mut Arena, object: u32) -> Value {
+    let mut zero = serde_json::Map::new();
+    let mut found = Vec::new();
+    let fields: Vec<(Str, NodeId)> =
+        arena.objects[object as usize].fields.iter().map(|f| (f.name.clone(), f.node)).collect();
+    for (index, (name, node)) in fields.into_iter().enumerate() {
+        let data = arena.nodes[node as usize].clone();
+        let Some(extra) = data.extra else { continue };
+        let value = match (data.flags & flags::VALUE != 0, data.object) {
+            (true, Some(inner)) => Some(zeros(arena, inner)),
+            // An optional empty string is one that Go leaves out.
+            _ => arena.extras[extra as usize]
+                .default
+                .clone()
+                .filter(|d| data.flags & flags::REQUIRED != 0 || d.as_str() != Some("")),
+        };
+        if let Some(value) = value {
+            arena.extras[extra as usize].zero = Some(value.clone());
+            zero.insert(name.into_owned(), value);
+            found.push(index as u32);
+        }
+    }
+    arena.objects[object as usize].zeros = found;
+    Value::Object(zero)
 }
 
 fn parse_field(arena: &mut Arena, line: &'static str) -> Field {

@@ -67,14 +67,11 @@ pub fn fill_zero_values(node: Node<'_>, value: &mut Value) {
     }
 }
 
-/// The same for one object, not what is below it.
+/// The same for one object, not for what is below it.
 pub(crate) fn fill_object(node: Node<'_>, map: &mut Map<String, Value>) {
-    for (name, child) in node.fields() {
-        let Some(default) = child.default() else { continue };
-        // An optional empty string is one that Go leaves out.
-        if !child.is_required() && default == "" || map.contains_key(name) {
-            continue;
+    for (name, zero) in node.zeros() {
+        if !map.contains_key(name) {
+            map.insert(name.to_owned(), zero.clone());
         }
-        map.insert(name.to_owned(), default.clone());
     }
 }

@@ -21,11 +21,14 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::kinds::Gvk;
+
 use arena::{Arena, Extra, NodeData, NodeId, Object, flags};
 pub use arena::{ListType, PatchStrategy, Type};
 pub use builtin::type_names;
 pub use constraints::{Constraints, Rule};
 pub use crd::SchemaError;
+pub(crate) use defaulting::fill_object;
 pub use defaulting::{apply_defaults, fill_zero_values};
 
 /// A schema: a root in an arena. Cloning shares the arena.
@@ -67,6 +70,19 @@ impl Schema {
     pub fn open() -> Schema {
         let (arena, root) = crd::open();
         Schema { arena: Holder::Shared(Arc::new(arena)), root }
+    }
+
+    /// The schema of a built-in kind, be it a resource or the body of a subresource (`Scale`, `Eviction`).
+    /// `DeleteOptions` and its like are found under every group version.
+    pub fn of_kind(gvk: &Gvk) -> Option<Schema> {
+        let package = crate::kinds::package(&gvk.group);
+        Self::builtin(&format!("{package}.{}.{}", gvk.version, gvk.kind))
+            .or_else(|| Self::builtin(&format!("meta.v1.{}", gvk.kind)))
+    }
+
+    /// Whether this is the schema of a custom resource.
+    pub fn is_custom(&self) -> bool {
+        matches!(self.arena, Holder::Shared(_))
     }
 
     /// The node of the whole object.
@@ -193,6 +209,16 @@ impl<'a> Node<'a> {
     /// a declarative default says.
     pub fn default(self) -> Option<&'a Value> {
         self.extra().and_then(|e| e.default.as_ref())
+    }
+
+    /// The fields of an object that Go writes even when unset, with what it writes.
+    pub fn zeros(self) -> impl Iterator<Item = (&'a str, &'a Value)> {
+        self.object().into_iter().flat_map(move |o| {
+            o.zeros.iter().filter_map(move |index| {
+                let field = &o.fields[*index as usize];
+                Some((&*field.name, self.at(field.node).extra()?.zero.as_ref()?))
+            })
+        })
     }
 
     /// Whether the field must be present.
