@@ -1,12 +1,14 @@
 //! The vocabulary of the API: kinds, metadata, quantities, selectors, schemas, defaults, validation,
 //! patches, printer tables. Pure functions over [`serde_json::Value`]: no I/O, no clock, no async.
 
-pub mod defaults;
 pub mod decode;
+pub mod defaults;
+pub mod discovery;
 pub mod field;
 pub mod kinds;
 pub mod meta;
 pub mod names;
+pub mod patch;
 pub mod quantity;
 pub mod schema;
 pub mod selector;
