@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod plane;
+mod raw;
 
 pub use plane::{ControlPlane, client};
+pub use raw::{Answer, Raw};
 
 use serde_json::Value;
 use std::io::Write;

@@ -1,6 +1,7 @@
 //! The program: the command line, and the one place where the rooms are wired together.
 
 mod args;
+mod containerfile;
 mod detach;
 mod down;
 mod image;
