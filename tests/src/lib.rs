@@ -1,9 +1,11 @@
 //! What whole-cluster tests share: the running cluster, kubectl, and waiting for a state by watching.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod own;
 mod plane;
 mod raw;
 
+pub use own::{OwnCluster, busybox_context};
 pub use plane::{ControlPlane, client};
 pub use raw::{Answer, Raw};
 
@@ -160,12 +162,22 @@ pub fn busybox_pod(name: &str, container: &str) -> String {
     )
 }
 
-/// Kills the first process of a container, as a crash would. `id` as Pod status has it.
-pub fn kill_container(id: &str) {
+/// The first process of a container; `id` as Pod status has it.
+fn container_pid(id: &str) -> Option<u32> {
     let id = id.rsplit('/').next().unwrap();
     let in_container = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|c| c.contains(id));
     let pids = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|e| e.file_name().to_str()?.parse().ok());
-    let pid = pids.filter(in_container).min().expect("the container has a process");
+    pids.filter(in_container).min()
+}
+
+/// Whether a container has a process.
+pub fn is_running(id: &str) -> bool {
+    container_pid(id).is_some()
+}
+
+/// Kills the first process of a container, as a crash would. `id` as Pod status has it.
+pub fn kill_container(id: &str) {
+    let pid = container_pid(id).expect("the container has a process");
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
 }
 

@@ -62,6 +62,9 @@ fn part(name: &str) -> Result<()> {
 fn whole_cluster(program: &PathBuf, select: &[&str]) -> Result<()> {
     let dir = std::env::temp_dir().join(format!("caravel-test-{}", std::process::id()));
     let mut cluster = Cluster::up(program, &dir)?;
+    // The image that the tests' Pods run.
+    let context = busybox_context()?;
+    sh::read(&mut cluster.caravel(&["image", "build", "-t", "test/busybox:1", &context]))?;
     let mut tests = nextest(program);
     tests.args(["-p", "caravel-tests"]).args(select).env("CARAVEL_TEST_DIR", &cluster.dir);
     let result = sh::run(&mut tests);
@@ -89,4 +92,22 @@ fn nextest(program: &PathBuf) -> Command {
 
 fn home_has_nextest() -> bool {
     std::env::var_os("HOME").is_some_and(|h| PathBuf::from(h).join(".cargo/bin/cargo-nextest").is_file())
+}
+
+/// busybox with all its names, as a build context.
+fn busybox_context() -> Result<String> {
+    let dir = sh::target().join("test-image");
+    let bin = dir.join("root/bin");
+    std::fs::create_dir_all(&bin)?;
+    std::fs::create_dir_all(dir.join("root/tmp"))?;
+    std::fs::copy("/bin/busybox", bin.join("busybox")).context("busybox-static")?;
+    for applet in sh::read(&mut sh::cmd(&["/bin/busybox", "--list"]))?.lines().filter(|a| *a != "busybox") {
+        if let Err(e) = std::os::unix::fs::symlink("busybox", bin.join(applet))
+            && e.kind() != std::io::ErrorKind::AlreadyExists
+        {
+            return Err(e.into());
+        }
+    }
+    std::fs::write(dir.join("Containerfile"), "FROM scratch\nCOPY root /\nCMD [\"sh\"]\n")?;
+    Ok(dir.display().to_string())
 }

@@ -1,0 +1,80 @@
+//! A whole cluster of a test's own, beside the shared one.
+
+use crate::{Namespace, program};
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+/// `caravel up --detach` with a data directory and port of its own; purged when dropped.
+pub struct OwnCluster {
+    pub dir: PathBuf,
+}
+
+impl OwnCluster {
+    /// Brings one up, with the image that the tests' Pods run.
+    pub fn up() -> OwnCluster {
+        let cluster = OwnCluster { dir: tempfile::Builder::new().prefix("caravel-own-").tempdir().unwrap().keep() };
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+        cluster.ok(&["up", "--detach", "--port", &port]);
+        cluster.ok(&["image", "build", "-t", "test/busybox:1", &busybox_context()]);
+        cluster
+    }
+
+    /// Runs the program with this cluster's data directory.
+    pub fn run(&self, words: &[&str]) -> Output {
+        Command::new(program()).args(words).arg("--data-dir").arg(&self.dir).output().unwrap()
+    }
+
+    /// The same, which must succeed; what it printed.
+    pub fn ok(&self, words: &[&str]) -> String {
+        let out = self.run(words);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        let log = || std::fs::read_to_string(self.dir.join("logs/caravel.log")).unwrap_or_default();
+        assert!(out.status.success(), "caravel {}: {said}\n{}", words.join(" "), log());
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    }
+
+    /// A fresh namespace in it.
+    pub fn namespace(&self, prefix: &str) -> Namespace {
+        Namespace::in_cluster(prefix, self.dir.join("kubeconfig"))
+    }
+
+    /// The program's process.
+    pub fn pid(&self) -> i32 {
+        std::fs::read_to_string(self.dir.join("run/caravel.pid")).unwrap().trim().parse().unwrap()
+    }
+
+    /// Kills the program as a crash would, and waits until it is gone.
+    pub fn kill(&self) {
+        let pid = nix::unistd::Pid::from_raw(self.pid());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.contains(") Z ")) {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for OwnCluster {
+    fn drop(&mut self) {
+        let out = self.run(&["down", "--purge"]);
+        if !out.status.success() && !std::thread::panicking() {
+            panic!("purge: {}", String::from_utf8_lossy(&out.stderr));
+        }
+    }
+}
+
+/// A build context of busybox with all its names.
+pub fn busybox_context() -> String {
+    let dir = std::env::temp_dir().join(format!("caravel-busybox-{}", std::process::id()));
+    let bin = dir.join("root/bin");
+    if !bin.join("busybox").exists() {
+        std::fs::create_dir_all(&bin).unwrap();
+        std::fs::create_dir_all(dir.join("root/tmp")).unwrap();
+        std::fs::copy("/bin/busybox", bin.join("busybox")).expect("busybox-static is installed");
+        let applets = Command::new("/bin/busybox").arg("--list").output().unwrap();
+        for applet in String::from_utf8(applets.stdout).unwrap().lines().filter(|a| *a != "busybox") {
+            std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
+        }
+        std::fs::write(dir.join("Containerfile"), "FROM scratch\nCOPY root /\nCMD [\"sh\"]\n").unwrap();
+    }
+    dir.display().to_string()
+}
