@@ -5,7 +5,7 @@ mod own;
 mod plane;
 mod raw;
 
-pub use own::{OwnCluster, busybox_context};
+pub use own::OwnCluster;
 pub use plane::{ControlPlane, client};
 pub use raw::{Answer, Raw};
 

@@ -66,7 +66,11 @@ fn whole_cluster(program: &PathBuf, select: &[&str]) -> Result<()> {
     let context = busybox_context()?;
     sh::read(&mut cluster.caravel(&["image", "build", "-t", "test/busybox:1", &context]))?;
     let mut tests = nextest(program);
-    tests.args(["-p", "caravel-tests"]).args(select).env("CARAVEL_TEST_DIR", &cluster.dir);
+    tests
+        .args(["-p", "caravel-tests"])
+        .args(select)
+        .env("CARAVEL_TEST_DIR", &cluster.dir)
+        .env("CARAVEL_TEST_IMAGE", &context);
     let result = sh::run(&mut tests);
     if result.is_err() {
         let log = std::fs::read_to_string(cluster.log()).unwrap_or_default();
