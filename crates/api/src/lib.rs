@@ -14,6 +14,7 @@ pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod strategy;
+pub mod table;
 
 #[cfg(test)]
 mod reference;
