@@ -10,8 +10,11 @@
 //! * `images`: brings images into the node without a registry, and builds them from files.
 //! * `pause`: the program and image that hold a Pod's namespaces open.
 
+pub mod containerd;
 pub mod cri;
 pub mod error;
+pub mod images;
+pub mod pause;
 pub mod runtime;
 pub mod types;
 

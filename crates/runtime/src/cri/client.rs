@@ -24,6 +24,7 @@ pub(super) const CALL: Duration = Duration::from_secs(120);
 pub struct Cri {
     socket: PathBuf,
     channel: Channel,
+    pub(super) containerd: bool,
     pub(super) hub: Arc<EventHub>,
 }
 
@@ -38,7 +39,13 @@ impl Cri {
             let path = path.clone();
             async move { Ok::<_, std::io::Error>(TokioIo::new(tokio::net::UnixStream::connect(path).await?)) }
         }));
-        Ok(Cri { socket, hub: EventHub::new(), channel })
+        Ok(Cri { socket, channel, containerd: false, hub: EventHub::new() })
+    }
+
+    /// Says that the runtime is containerd, whose own services tell what CRI of its version does not (pinned images).
+    pub fn with_containerd(mut self) -> Self {
+        self.containerd = true;
+        self
     }
 
     /// The socket.
@@ -78,7 +85,7 @@ pub(super) async fn call<T>(
 }
 
 /// A gRPC status in our terms. A status with a source never came from the runtime: the connection failed.
-pub(super) fn from_status(verb: &str, status: tonic::Status) -> Error {
+pub(crate) fn from_status(verb: &str, status: tonic::Status) -> Error {
     use tonic::Code;
     let message = status.message().to_string();
     if let Some(source) = std::error::Error::source(&status)

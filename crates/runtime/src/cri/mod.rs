@@ -10,3 +10,4 @@ mod service;
 mod to_wire;
 
 pub use client::Cri;
+pub(crate) use client::from_status;

@@ -264,7 +264,11 @@ impl Runtime for Cri {
     fn list_images(&self) -> Fut<'_, Vec<Image>> {
         Box::pin(async move {
             let r = call("ListImages", CALL, self.images().list_images(wire::ListImagesRequest::default())).await?;
-            Ok(r.images.into_iter().map(from_wire::image).collect())
+            let mut images: Vec<Image> = r.images.into_iter().map(from_wire::image).collect();
+            if self.containerd {
+                mark_pinned(&mut images, &crate::images::Images::new(self.clone()).list().await?);
+            }
+            Ok(images)
         })
     }
 
@@ -339,6 +343,15 @@ impl Cri {
 
 fn no_status(what: &str, id: &str) -> Error {
     Error::Runtime(format!("the runtime answered without the {what} {id:?}"))
+}
+
+/// containerd before 1.7 keeps the label but does not tell it through CRI.
+fn mark_pinned(images: &mut [Image], stored: &[crate::images::Stored]) {
+    let names: std::collections::HashSet<&str> =
+        stored.iter().filter(|s| s.pinned()).map(|s| s.name.as_str()).collect();
+    for image in images {
+        image.pinned |= image.repo_tags.iter().chain(&image.repo_digests).any(|name| names.contains(name.as_str()));
+    }
 }
 
 /// containerd and CRI-O put `{"pid": N, …}` into the verbose information.
