@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch as signal;
 
 use crate::ring::{HistoryLimits, Ring};
 use crate::watch::{Waiters, Watch};
-use crate::{Entry, Error, Event, EventKind, Found, Page, Revision, Slot, Stats, bucket_of};
+use crate::{At, Entry, Error, Event, EventKind, Found, Page, Revision, Slot, Stats, bucket_of};
 
 /// One change of a commit that has become durable.
 #[derive(Debug, Clone)]
@@ -60,6 +60,9 @@ pub struct Index {
     history_bytes: AtomicUsize,
     watches: Arc<AtomicU64>,
 }
+
+/// How long a read waits for a revision that is not here yet (upstream waits as long).
+pub const PATIENCE: Duration = Duration::from_secs(3);
 
 fn size_of_entry(entry: &Entry) -> u64 {
     (entry.key.len() + entry.value.len()) as u64
@@ -126,6 +129,32 @@ impl Index {
     /// A receiver that changes with [`Index::revision`].
     pub fn follow(&self) -> signal::Receiver<Revision> {
         self.signal.subscribe()
+    }
+
+    /// Waits for what `at` needs; gives the exact revision when one was asked for. Other than [`At::NotOlder`] nothing waits
+    /// here: a backend with other writers makes sure of [`At::Latest`] itself.
+    ///
+    /// # Errors
+    /// [`Error::FutureRevision`] when the revision does not come within [`PATIENCE`].
+    pub async fn settle(&self, at: At) -> Result<Option<Revision>, Error> {
+        match at {
+            At::Latest | At::Cached => Ok(None),
+            At::Exact(revision) => Ok(Some(revision)),
+            At::NotOlder(revision) if revision <= self.revision() => Ok(None),
+            At::NotOlder(requested) => {
+                let mut follow = self.follow();
+                let reached = tokio::time::timeout(PATIENCE, follow.wait_for(|newest| *newest >= requested)).await;
+                match reached {
+                    Ok(Ok(_)) => Ok(None),
+                    _ => Err(Error::FutureRevision { requested, current: self.revision() }),
+                }
+            }
+        }
+    }
+
+    /// The number of live entries, and the bytes of their keys and values.
+    pub fn size(&self) -> (u64, u64) {
+        (self.entries.load(Ordering::Relaxed), self.live_bytes.load(Ordering::Relaxed))
     }
 
     fn existing(&self, name: &str) -> Option<Arc<Bucket>> {

@@ -32,7 +32,7 @@ mod watch;
 
 pub use error::Error;
 pub use event::{Event, EventKind, Slot};
-pub use index::{Applied, Index};
+pub use index::{Applied, Index, PATIENCE};
 pub use ring::HistoryLimits;
 pub use types::{
     At, Change, Committed, Entry, Expect, Found, MAX_KEY, MAX_TRANSACTION, MAX_VALUE, MAX_WRITES, Page, Revision,
