@@ -43,14 +43,13 @@ pub async fn purge(config: &Config) -> Result<()> {
 
 fn force(config: &Config) -> Result<()> {
     let containers = runc_containers(&config.runc_root());
-    let mut pids = shims(&config.socket());
-    pids.extend(containers.iter().filter_map(|c| c.pid));
+    let shims = shims(&config.socket());
+    let pids: BTreeSet<i32> = containers.iter().filter_map(|c| c.pid).collect();
     let mut cgroups: Vec<PathBuf> = containers.into_iter().flat_map(|c| c.cgroups).collect();
     cgroups.extend(cgroup::hierarchies().iter().map(|h| cgroup::below(h, &config.cgroup_root)));
-    for dir in &cgroups {
-        pids.extend(cgroup::processes(dir));
-    }
-    kill_all(&pids, &cgroups);
+    // Containers first: their shims are their parents and take them from the process table.
+    kill_all(&pids, &cgroups, &shims);
+    kill_all(&shims, &cgroups, &BTreeSet::new());
     let mut left: Vec<String> = Vec::new();
     for dir in cgroups.iter().filter(|d| d.exists()) {
         if !cgroup::remove(dir, VANISH) {
@@ -163,19 +162,20 @@ fn directories(dir: &Path) -> Vec<PathBuf> {
     items.flatten().filter(|i| i.file_type().is_ok_and(|t| t.is_dir())).map(|i| i.path()).collect()
 }
 
-/// Kills the processes, and those that they start meanwhile in the cgroups, until none is left or time is up.
-fn kill_all(pids: &BTreeSet<i32>, cgroups: &[PathBuf]) {
+/// Kills the processes and all in the cgroups, also those started meanwhile, until none is left or time is up; those in
+/// `spared` live on.
+fn kill_all(pids: &BTreeSet<i32>, cgroups: &[PathBuf], spared: &BTreeSet<i32>) {
     let own = std::process::id() as i32;
     let deadline = Instant::now() + VANISH;
-    let mut wanted: BTreeSet<i32> = pids.iter().copied().filter(|pid| *pid != own).collect();
+    let mut wanted = pids.clone();
     loop {
-        for pid in &wanted {
-            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
-        }
-        wanted.retain(|pid| alive(*pid));
-        wanted.extend(cgroups.iter().flat_map(|dir| cgroup::processes(dir)).filter(|pid| *pid != own && alive(*pid)));
+        wanted.extend(cgroups.iter().flat_map(|dir| cgroup::processes(dir)));
+        wanted.retain(|pid| *pid != own && !spared.contains(pid) && alive(*pid));
         if wanted.is_empty() || Instant::now() > deadline {
             return;
+        }
+        for pid in &wanted {
+            let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
         }
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -210,3 +210,9 @@ pub fn traces(config: &Config) -> Vec<String> {
     }
     found
 }
+
+/// Whether a process runs (a zombie that nobody took from the process table does not).
+pub fn runs(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}
