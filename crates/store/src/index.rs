@@ -212,6 +212,16 @@ impl Index {
         self.signal.send_replace(newest);
     }
 
+    /// Applies changes whose steps in between are unknown, and cuts off everybody who would have needed those.
+    pub fn replace(&self, revision: Revision, changes: Vec<Applied>) {
+        self.apply(&[(revision, changes)]);
+        self.forget(revision);
+        // All waiting watches look, find their place gone, and end.
+        for bucket in self.buckets.read().values() {
+            bucket.waiters.lock().wake_all();
+        }
+    }
+
     fn apply_one(&self, bucket: &Bucket, revision: Revision, change: &Applied) -> Option<Arc<Event>> {
         let mut state = bucket.state.write();
         let event = match &change.entry {

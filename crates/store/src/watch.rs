@@ -52,6 +52,10 @@ impl Waiters {
         }
     }
 
+    pub(crate) fn wake_all(&mut self) {
+        self.slots.iter_mut().flatten().filter_map(|w| w.waker.take()).for_each(Waker::wake);
+    }
+
     /// Wakes the waiting watches that `events` concern; the others only learn that they missed nothing.
     pub(crate) fn notify(&mut self, events: &[Arc<Event>]) {
         let Some(newest) = events.last().map(|e| e.revision) else { return };
