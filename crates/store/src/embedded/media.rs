@@ -19,6 +19,7 @@ pub trait Media: Send + Sync + 'static {
 }
 
 /// An open file.
+#[expect(clippy::len_without_is_empty, reason = "a length in bytes that can fail")]
 pub trait MediaFile: Send {
     /// Writes at the end.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;

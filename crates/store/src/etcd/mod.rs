@@ -88,12 +88,12 @@ impl Drop for Etcd {
     }
 }
 
-pub(self) fn unavailable(detail: impl Into<String>) -> Error {
+fn unavailable(detail: impl Into<String>) -> Error {
     Error::Unavailable { detail: detail.into() }
 }
 
 /// Awaits an answer of etcd, not for ever, and puts its failures into our terms.
-pub(self) async fn call<T>(answer: impl Future<Output = Result<T, etcd_client::Error>>) -> Result<T, Error> {
+async fn call<T>(answer: impl Future<Output = Result<T, etcd_client::Error>>) -> Result<T, Error> {
     match tokio::time::timeout(TIMEOUT, answer).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(translate(&error)),
