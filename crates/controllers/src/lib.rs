@@ -10,7 +10,14 @@ mod common;
 mod config;
 mod context;
 mod deployment;
+mod endpoints;
+mod gc;
+mod namespace;
+mod node;
+mod pod_gc;
 mod replicaset;
+mod serviceaccount;
+mod ttl_after_finished;
 
 pub use config::Config;
 
@@ -36,6 +43,18 @@ table! {
     "deployment-controller" => deployment::run,
     "replicaset-controller" => replicaset::run_replica_sets,
     "replicationcontroller-controller" => replicaset::run_replication_controllers,
+    "endpointslice-controller" => endpoints::run_slices,
+    "endpoints-controller" => endpoints::run_endpoints,
+    "endpointslice-mirroring-controller" => endpoints::run_mirroring,
+    "garbage-collector-controller" => gc::run,
+    "namespace-controller" => namespace::run,
+    "serviceaccount-controller" => serviceaccount::run,
+    "root-ca-certificate-publisher-controller" => serviceaccount::run_root_ca,
+    "node-lifecycle-controller" => node::run_lifecycle,
+    "taint-eviction-controller" => node::run_eviction,
+    "node-ipam-controller" => node::run_ipam,
+    "pod-garbage-collector-controller" => pod_gc::run,
+    "ttl-after-finished-controller" => ttl_after_finished::run,
 }
 
 /// The names of all controllers.

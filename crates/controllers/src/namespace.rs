@@ -187,7 +187,11 @@ async fn finalize(api: &Api<Namespace>, mut ns: Namespace) -> Result<(), kube::E
 const KINDS: [(&str, &str, &str); 5] = [
     ("NamespaceDeletionDiscoveryFailure", "ResourcesDiscovered", "All resources successfully discovered"),
     ("NamespaceDeletionGroupVersionParsingFailure", "ParsedGroupVersions", "All legacy kube types successfully parsed"),
-    ("NamespaceDeletionContentFailure", "ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
+    (
+        "NamespaceDeletionContentFailure",
+        "ContentDeleted",
+        "All content successfully deleted, may be waiting on finalization",
+    ),
     ("NamespaceContentRemaining", "ContentRemoved", "All content successfully removed"),
     ("NamespaceFinalizersRemaining", "ContentHasNoFinalizers", "All content-preserving finalizers finished"),
 ];
@@ -201,7 +205,11 @@ fn conditions(left: &Left, status: Option<&NamespaceStatus>, now: Timestamp) -> 
         match type_ {
             "NamespaceDeletionDiscoveryFailure" if !left.discovery.is_empty() => Some((
                 "DiscoveryFailed",
-                format!("Discovery failed for some groups, {} failing: {}", left.discovery.len(), left.discovery.join(", ")),
+                format!(
+                    "Discovery failed for some groups, {} failing: {}",
+                    left.discovery.len(),
+                    left.discovery.join(", ")
+                ),
             )),
             "NamespaceDeletionContentFailure" if !left.failures.is_empty() => Some((
                 "ContentDeletionFailed",
@@ -268,7 +276,8 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let all = conditions(&left, None, now);
         let message = |t: &str| {
-            let c = all.iter().find(|c| c.type_ == t).map(|c| (c.status.clone(), c.message.clone().unwrap_or_default()));
+            let c =
+                all.iter().find(|c| c.type_ == t).map(|c| (c.status.clone(), c.message.clone().unwrap_or_default()));
             c.unwrap_or_default()
         };
         assert_eq!(
@@ -277,7 +286,10 @@ mod tests {
         );
         assert_eq!(
             message("NamespaceFinalizersRemaining"),
-            ("True".into(), "Some content in the namespace has finalizers remaining: x/y in 1 resource instances".into())
+            (
+                "True".into(),
+                "Some content in the namespace has finalizers remaining: x/y in 1 resource instances".into()
+            )
         );
         assert_eq!(message("NamespaceDeletionDiscoveryFailure").0, "False");
         // The same again changes nothing, later or not.

@@ -111,7 +111,7 @@ mod tests {
                 labels: Some([("app".to_owned(), label.to_owned())].into()),
                 owner_references: owner
                     .map(|u| vec![OwnerReference { uid: u.into(), controller: Some(true), ..Default::default() }]),
-                deletion_timestamp: deleted.then(|| Time(jiff::Timestamp::UNIX_EPOCH)),
+                deletion_timestamp: deleted.then_some(Time(jiff::Timestamp::UNIX_EPOCH)),
                 ..Default::default()
             },
             ..Default::default()

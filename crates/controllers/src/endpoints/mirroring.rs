@@ -61,7 +61,8 @@ impl Controller {
         let plan = match &endpoints {
             None => Plan { delete: existing, ..Plan::default() },
             Some(e) => {
-                let addresses = e.subsets.iter().flatten().flat_map(|s| s.addresses.iter().chain(&s.not_ready_addresses));
+                let addresses =
+                    e.subsets.iter().flatten().flat_map(|s| s.addresses.iter().chain(&s.not_ready_addresses));
                 let types: Vec<_> = families(addresses.flatten().map(|a| a.ip.clone())).into_iter().collect();
                 let parent = Parent::of_endpoints(e, MANAGER);
                 slices::plan(&existing, groups(e), &parent, MAX_PER_SUBSET, &types)
@@ -159,7 +160,10 @@ mod tests {
             ..Default::default()
         };
         let g = groups(&e);
-        assert_eq!(g.iter().map(|g| (g.address_type.as_str(), g.endpoints.len())).collect::<Vec<_>>(), [("IPv4", 2), ("IPv6", 1)]);
+        assert_eq!(
+            g.iter().map(|g| (g.address_type.as_str(), g.endpoints.len())).collect::<Vec<_>>(),
+            [("IPv4", 2), ("IPv6", 1)]
+        );
         assert_eq!(g[0].endpoints[1].conditions.as_ref().and_then(|c| c.ready), Some(false));
     }
 }

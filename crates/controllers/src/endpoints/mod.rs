@@ -162,13 +162,12 @@ impl Controller {
         let parent = Parent::of_service(&service, MANAGER);
         let plan = slices::plan(&existing, wanted, &parent, self.context.config.max_endpoints_per_slice, &types);
         let api: Api<EndpointSlice> = Api::namespaced(self.context.client(), &key.namespace);
-        if let Err(e) = apply(&api, plan, &self.expectations, &key).await {
-            if !is_namespace_terminating(&e) {
-                let note =
-                    format!("Error updating Endpoint Slices for Service {key}: {}", message_of(&e));
-                record_on(&self.recorder, &*service, &[Event::warning("FailedToUpdateEndpointSlices", note)]);
-                return Err(e.into());
-            }
+        if let Err(e) = apply(&api, plan, &self.expectations, &key).await
+            && !is_namespace_terminating(&e)
+        {
+            let note = format!("Error updating Endpoint Slices for Service {key}: {}", message_of(&e));
+            record_on(&self.recorder, &*service, &[Event::warning("FailedToUpdateEndpointSlices", note)]);
+            return Err(e.into());
         }
         Ok(None)
     }

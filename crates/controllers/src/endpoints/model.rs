@@ -12,11 +12,15 @@ use super::slices::Group;
 use crate::common::{Selector, deleting, labels, name, namespace, pod, uid};
 
 /// The zone of a node, asked by name.
-pub struct Zones<'a>(Box<dyn Fn(&str) -> Option<String> + 'a>);
+pub struct Zones<'a>(Box<Ask<'a>>);
+
+type Ask<'a> = dyn Fn(&str) -> Option<String> + Send + Sync + 'a;
+/// Name, number, protocol, application protocol.
+type Port = (String, i32, String, Option<String>);
 
 impl<'a> Zones<'a> {
     /// Zones as `f` knows them.
-    pub fn new(f: impl Fn(&str) -> Option<String> + 'a) -> Self {
+    pub fn new(f: impl Fn(&str) -> Option<String> + Send + Sync + 'a) -> Self {
         Self(Box::new(f))
     }
 }
@@ -103,7 +107,8 @@ pub fn target_port(p: &Pod, port: &ServicePort) -> Option<i32> {
         Some(IntOrString::Int(n)) => Some(*n),
         Some(IntOrString::String(wanted)) => {
             let spec = p.spec.as_ref()?;
-            let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+            let sidecars =
+                spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
             let same = |cp: &&ContainerPort| {
                 cp.name.as_ref() == Some(wanted)
                     && cp.protocol.as_deref().unwrap_or("TCP") == port.protocol.as_deref().unwrap_or("TCP")
@@ -139,7 +144,7 @@ pub fn can_serve(p: &Pod, include_terminating: bool) -> bool {
 
 /// The endpoints of a service, grouped by address type and by ports.
 pub fn groups(s: &Service, pods: &[Arc<Pod>], types: &[&'static str], zones: &Zones<'_>) -> Vec<Group> {
-    let mut by_ports: BTreeMap<(&str, Vec<(String, i32, String, Option<String>)>), Vec<Endpoint>> = BTreeMap::new();
+    let mut by_ports: BTreeMap<(&str, Vec<Port>), Vec<Endpoint>> = BTreeMap::new();
     for p in pods.iter().filter(|p| can_serve(p, true)) {
         let ports = ports_of(s, p);
         if ports.is_empty() && !(headless(s) && no_ports(s)) {
@@ -159,7 +164,7 @@ pub fn groups(s: &Service, pods: &[Arc<Pod>], types: &[&'static str], zones: &Zo
     by_ports.into_iter().map(convert).collect()
 }
 
-fn to_port((name, port, protocol, app_protocol): (String, i32, String, Option<String>)) -> EndpointPort {
+fn to_port((name, port, protocol, app_protocol): Port) -> EndpointPort {
     EndpointPort { name: Some(name), port: Some(port), protocol: Some(protocol), app_protocol }
 }
 
@@ -168,7 +173,7 @@ fn no_ports(s: &Service) -> bool {
 }
 
 /// (name, number, protocol, application protocol) of each service port that the pod offers.
-fn ports_of(s: &Service, p: &Pod) -> Vec<(String, i32, String, Option<String>)> {
+fn ports_of(s: &Service, p: &Pod) -> Vec<Port> {
     let ports = s.spec.iter().flat_map(|s| s.ports.iter().flatten());
     ports
         .filter_map(|sp| {
@@ -247,7 +252,12 @@ mod tests {
 
     fn web(target: IntOrString) -> ServiceSpec {
         ServiceSpec {
-            ports: Some(vec![ServicePort { name: Some("http".into()), port: 80, target_port: Some(target), ..Default::default() }]),
+            ports: Some(vec![ServicePort {
+                name: Some("http".into()),
+                port: 80,
+                target_port: Some(target),
+                ..Default::default()
+            }]),
             ip_families: Some(vec!["IPv4".into()]),
             ..Default::default()
         }

@@ -257,7 +257,7 @@ mod tests {
 
     fn group(range: std::ops::Range<usize>) -> Group {
         let endpoints =
-            range.map(|i| Endpoint { addresses: vec![format!("10.0.{}.{}", i / 256, i % 256)], ..Default::default() });
+            range.map(|i| Endpoint { addresses: vec![format!("10.0.0.{}", 1000 + i)], ..Default::default() });
         Group {
             address_type: "IPv4".into(),
             ports: vec![EndpointPort { port: Some(80), ..Default::default() }],
