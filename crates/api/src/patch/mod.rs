@@ -1,6 +1,7 @@
 //! The four patches: JSON Patch (RFC 6902), JSON Merge Patch (RFC 7386), strategic merge patch and server-side
 //! apply. All are pure functions over values; the last two are driven by the schema.
 
+pub mod apply;
 pub mod json;
 pub mod merge;
 pub mod strategic;
