@@ -28,7 +28,8 @@ pub fn down(args: &Down) -> Result<()> {
     drop(running);
     if args.purge {
         instance.release();
-        std::fs::remove_dir_all(&instance.dir).with_context(|| format!("could not remove {}", instance.dir.display()))?;
+        std::fs::remove_dir_all(&instance.dir)
+            .with_context(|| format!("could not remove {}", instance.dir.display()))?;
         println!("the cluster in {} is gone, and nothing of it is left", instance.dir.display());
     } else {
         println!("the cluster in {} is down; `caravel up` starts it again", instance.dir.display());

@@ -80,7 +80,8 @@ impl Instance {
             fs::create_dir_all(dir.join(sub))?;
         }
         fs::create_dir_all(CLAIMS).with_context(|| format!("{CLAIMS}: caravel needs to run as root"))?;
-        let lock = Flock::lock(File::create(Path::new(CLAIMS).join("lock"))?, FlockArg::LockExclusive).map_err(|(_, e)| e)?;
+        let lock =
+            Flock::lock(File::create(Path::new(CLAIMS).join("lock"))?, FlockArg::LockExclusive).map_err(|(_, e)| e)?;
         let mut instance = match Instance::read(&dir)? {
             Some(instance) => {
                 if let Some(owner) = claimed(instance.number).filter(|owner| *owner != dir) {

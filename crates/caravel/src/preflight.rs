@@ -51,7 +51,9 @@ fn cgroups() -> Finding {
     let (found, fatal) = match (v1, v2.contains("memory")) {
         (_, true) => ("v2".to_owned(), None),
         (true, false) => ("v1".to_owned(), None),
-        (false, false) => ("no memory controller".to_owned(), Some("mount the cgroup file systems at /sys/fs/cgroup".into())),
+        (false, false) => {
+            ("no memory controller".to_owned(), Some("mount the cgroup file systems at /sys/fs/cgroup".into()))
+        }
     };
     Finding { what: "cgroups", found, fatal }
 }

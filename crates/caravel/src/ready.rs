@@ -16,7 +16,8 @@ pub async fn client(kubeconfig: &Path) -> Result<kube::Client> {
 /// Prints nodes and Pods in a line each, and returns what is wrong with them.
 pub async fn report(kubeconfig: &Path) -> Result<Vec<String>> {
     let client = client(kubeconfig).await?;
-    let nodes = kube::Api::<Node>::all(client.clone()).list(&ListParams::default()).await.context("the API does not answer")?;
+    let nodes =
+        kube::Api::<Node>::all(client.clone()).list(&ListParams::default()).await.context("the API does not answer")?;
     let mut problems = vec![];
     for node in &nodes.items {
         let name = node.metadata.name.as_deref().unwrap_or_default();
@@ -44,5 +45,27 @@ pub fn node_problem(node: &Node) -> Option<String> {
         Some(ready) if ready.status == "True" => None,
         Some(ready) => Some(ready.message.clone().unwrap_or_else(|| "not Ready".into())),
         None => Some("it has not reported yet".into()),
+    }
+}
+
+/// Returns once the Node is there and Ready.
+pub async fn node_is_ready(client: &kube::Client, name: &str) -> Result<()> {
+    use futures::{StreamExt, TryStreamExt};
+    use kube::api::{WatchEvent, WatchParams};
+    let api = kube::Api::<Node>::all(client.clone());
+    let fields = format!("metadata.name={name}");
+    loop {
+        let list = api.list(&ListParams::default().fields(&fields)).await?;
+        if list.items.first().is_some_and(|n| node_problem(n).is_none()) {
+            return Ok(());
+        }
+        let from = list.metadata.resource_version.unwrap_or_default();
+        let mut events = api.watch(&WatchParams::default().fields(&fields), &from).await?.boxed();
+        while let Ok(Some(event)) = events.try_next().await {
+            match event {
+                WatchEvent::Added(n) | WatchEvent::Modified(n) if node_problem(&n).is_none() => return Ok(()),
+                _ => {}
+            }
+        }
     }
 }
