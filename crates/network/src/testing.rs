@@ -165,8 +165,6 @@ pub struct Pod {
     pub namespace: Namespace,
     /// The Pod's address.
     pub ip: Ipv4Addr,
-    /// The container id.
-    pub id: String,
 }
 
 impl Node {
@@ -216,7 +214,7 @@ impl Node {
         let result = self.call("ADD", id, Some(&namespace.path()), &config)?.unwrap();
         let address = result["ips"][0]["address"].as_str().unwrap();
         let ip = address.split('/').next().unwrap().parse().unwrap();
-        Ok(Pod { namespace, ip, id: id.to_owned() })
+        Ok(Pod { namespace, ip })
     }
 
     /// Adds a Pod.

@@ -135,14 +135,28 @@ pub fn add(name: &str, ip: Ipv4Addr, mappings: &[PortMapping]) -> Result<(), net
     }
 }
 
-/// Removes an attachment's elements, and the UDP connections that came through its host ports.
-pub fn remove(name: &str, ip: Ipv4Addr, mappings: &[PortMapping]) -> Result<(), netlink::Error> {
+/// Removes an attachment's elements, but those that one of `others` has too, and the UDP connections
+/// that came through its host ports.
+pub fn remove(
+    name: &str,
+    ip: Ipv4Addr,
+    mappings: &[PortMapping],
+    others: &[(Ipv4Addr, Attachment)],
+) -> Result<(), netlink::Error> {
     if name.is_empty() {
         return Ok(());
     }
     let table = table(name);
     let mut socket = Socket::netfilter()?;
+    let kept: Vec<_> = others
+        .iter()
+        .flat_map(|(ip, a)| elements(*ip, &a.port_mappings))
+        .map(|(set, element)| (set, element.key))
+        .collect();
     for (set, element) in elements(ip, mappings) {
+        if kept.iter().any(|k| k.0 == set && k.1 == element.key) {
+            continue;
+        }
         // One transaction each: an element that is gone must not keep the others.
         let messages = table.delete_elements(set, &[element]);
         match socket.batch(messages, |_| format!("remove host port of {ip}")) {

@@ -70,15 +70,21 @@ impl Ipam {
         self.directory.join("addresses")
     }
 
-    /// Gives an address to an attachment: the one it has already, or the next free one after the last given.
-    pub fn allocate(&self, subnet: Ipv4Net, gateway: Ipv4Addr, attachment: &Attachment) -> Result<Ipv4Addr, Error> {
+    /// Gives an address to an attachment: the one it has already (and says so), or the next free one after
+    /// the last given.
+    pub fn allocate(
+        &self,
+        subnet: Ipv4Net,
+        gateway: Ipv4Addr,
+        attachment: &Attachment,
+    ) -> Result<(Ipv4Addr, bool), Error> {
         let existing = self.list()?;
         let mine = existing.iter().find(|(ip, a)| {
             subnet.contains(ip) && a.container == attachment.container && a.interface == attachment.interface
         });
         if let Some((ip, _)) = mine {
             self.write(*ip, attachment, true)?;
-            return Ok(*ip);
+            return Ok((*ip, true));
         }
         let last = fs::read_to_string(self.directory.join("last"))
             .ok()
@@ -97,7 +103,7 @@ impl Ipam {
             if self.write(ip, attachment, false)? {
                 let path = self.directory.join("last");
                 replace(&path, ip.to_string().as_bytes()).map_err(at(&path))?;
-                return Ok(ip);
+                return Ok((ip, false));
             }
         }
         Err(Error::Exhausted(size as usize - 3, subnet))
@@ -206,7 +212,7 @@ mod tests {
 
     fn give(ipam: &Ipam, container: &str) -> Result<String, Error> {
         let subnet: Ipv4Net = "10.1.2.0/29".parse().unwrap();
-        ipam.allocate(subnet, Ipv4Addr::new(10, 1, 2, 1), &attachment(container)).map(|ip| ip.to_string())
+        ipam.allocate(subnet, Ipv4Addr::new(10, 1, 2, 1), &attachment(container)).map(|(ip, _)| ip.to_string())
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The verbs of the plug-in. Pods get a /32 and reach everything through the bridge's address, so all
-//! their traffic is routed (and filtered) by the host; bridge ports are isolated from each other.
+//! their traffic passes the host's IP hooks, whether or not bridged packets do (br_netfilter).
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
@@ -90,7 +90,9 @@ fn add(env: &Environment, config: &NetworkConfig) -> Result<Value, Failure> {
             .collect(),
     };
     hostports::validate(&attachment.port_mappings)?;
-    let ip = Ipam::open(&settings.data_dir)?.allocate(settings.subnet, settings.gateway, &attachment)?;
+    let ipam = Ipam::open(&settings.data_dir)?;
+    let (ip, existed) = ipam.allocate(settings.subnet, settings.gateway, &attachment)?;
+    drop(ipam);
     let attached = attach(&settings, &attachment, ip, &netns).and_then(|host_mac| {
         hostports::add(&settings.table, ip, &attachment.port_mappings)?;
         Ok(host_mac)
@@ -98,8 +100,12 @@ fn add(env: &Environment, config: &NetworkConfig) -> Result<Value, Failure> {
     let host_mac = match attached {
         Ok(mac) => mac,
         Err(failure) => {
-            // Nothing of a failed ADD stays; what cannot be undone here, DEL tries again.
-            let _ = detach(&settings, container, interface);
+            // Nothing of a failed ADD stays (host ports come last and whole, so there are none of ours); what
+            // cannot be undone here, DEL tries again. A second ADD of the same attachment harms nothing.
+            if !existed {
+                let _ = Socket::route()?.delete_link(&host_interface(container, interface));
+                Ipam::open(&settings.data_dir)?.release(|a| !(a.container == container && a.interface == interface))?;
+            }
             return Err(failure);
         }
     };
@@ -145,7 +151,9 @@ fn attach(
     let link = host
         .link(&attachment.host_interface)?
         .ok_or_else(|| Failure::new(code::KERNEL, "the veth pair vanished", &attachment.host_interface))?;
-    host.set_bridge_port(link.index, true, true)?;
+    // A Pod may reach itself through a service: back out of the port it came in by. Ports are not isolated: with
+    // bridge-nf-call-iptables on, the kernel bridges what is translated to another Pod of the bridge.
+    host.set_bridge_port(link.index, true, false)?;
     let gateway = settings.gateway;
     netns::enter(netns, || inside(&attachment.interface, ip, gateway))?;
     Ok(mac_text(&link.mac))
@@ -155,7 +163,7 @@ fn attach(
 fn inside(interface: &str, ip: Ipv4Addr, gateway: Ipv4Addr) -> Result<(), Failure> {
     let mut socket = Socket::route()?;
     socket.set_up(1)?;
-    // The host routes between Pods of one node: its redirects would send them to isolated ports.
+    // The host routes between Pods of one node: its redirects would lead them past its hooks.
     for scope in ["all", interface] {
         let name = format!("net/ipv4/conf/{scope}/accept_redirects");
         // A read-only /proc/sys costs only this hardening; the host also drops its own redirects.
@@ -193,10 +201,9 @@ fn detach(settings: &Settings, container: &str, interface: &str) -> Result<(), F
 /// Removes host ports first and frees addresses last: a freed address may have a new owner at once.
 fn release(settings: &Settings, keep: impl Fn(&Attachment) -> bool) -> Result<(), Failure> {
     let ipam = Ipam::open(&settings.data_dir)?;
-    for (ip, attachment) in ipam.list()? {
-        if !keep(&attachment) {
-            hostports::remove(&settings.table, ip, &attachment.port_mappings)?;
-        }
+    let (kept, gone): (Vec<_>, Vec<_>) = ipam.list()?.into_iter().partition(|(_, a)| keep(a));
+    for (ip, attachment) in gone {
+        hostports::remove(&settings.table, ip, &attachment.port_mappings, &kept)?;
     }
     ipam.release(keep)?;
     Ok(())

@@ -318,8 +318,8 @@ pub enum Expr {
     Reject { family: Family },
     /// Refuses a TCP packet with a reset.
     Reset,
-    /// Adds or refreshes (or deletes) an element of a dynamic set.
-    Dynamic { set: String, op: Dynamic, key: u8, data: Option<u8>, timeout: u64 },
+    /// Adds an element to a dynamic set, or starts its time (in milliseconds) anew.
+    Update { set: String, key: u8, timeout: u64 },
 }
 
 /// Properties of packets.
@@ -354,15 +354,6 @@ pub const STATE_NEW: u32 = 8;
 pub const STATUS_DNAT: u32 = 0x20;
 /// `fib … type local`.
 pub const TYPE_LOCAL: u32 = 2;
-
-/// Operations of rules on dynamic sets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dynamic {
-    /// Add it, or start its time anew.
-    Update = 1,
-    /// Remove it.
-    Delete = 2,
-}
 
 fn header(family: u8, resource: u16) -> [u8; 4] {
     let [high, low] = resource.to_be_bytes();
@@ -611,7 +602,7 @@ fn kernel_name(expr: &Expr) -> &'static str {
         Expr::Dnat { .. } => "nat",
         Expr::Masquerade => "masq",
         Expr::Reject { .. } | Expr::Reset => "reject",
-        Expr::Dynamic { .. } => "dynset",
+        Expr::Update { .. } => "dynset",
     }
 }
 
@@ -692,12 +683,9 @@ fn encode_data(expr: &Expr, m: &mut Message) {
         Expr::Reset => {
             m.put_be32(1, 1);
         }
-        Expr::Dynamic { set, op, key, data, timeout } => {
-            m.put_str(1, set).put_be32(3, *op as u32).put_be32(4, register(*key));
-            if let Some(data) = data {
-                m.put_be32(5, register(*data));
-            }
-            m.put(6, &timeout.to_be_bytes());
+        Expr::Update { set, key, timeout } => {
+            const UPDATE: u32 = 1;
+            m.put_str(1, set).put_be32(3, UPDATE).put_be32(4, register(*key)).put(6, &timeout.to_be_bytes());
         }
     }
 }
@@ -809,12 +797,8 @@ impl fmt::Display for Expr {
             Expr::Masquerade => write!(f, "masquerade"),
             Expr::Reject { .. } => write!(f, "reject"),
             Expr::Reset => write!(f, "reject with tcp reset"),
-            Expr::Dynamic { set, op, key, data, timeout } => {
-                write!(f, "{op:?} @{set} r{key}")?;
-                if let Some(data) = data {
-                    write!(f, " : r{data}")?;
-                }
-                write!(f, " {timeout} ms")
+            Expr::Update { set, key, timeout } => {
+                write!(f, "update @{set} r{key} for {timeout} ms")
             }
         }
     }
