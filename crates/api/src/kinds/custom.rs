@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::{Gvk, Kind, SchemaSource, Str, Subresource, Verbs};
 use crate::schema::{Schema, SchemaError};
@@ -24,6 +25,8 @@ pub struct Custom {
     pub scale: Option<ScalePaths>,
     /// `spec.conversion.strategy` is `Webhook`.
     pub webhook_conversion: bool,
+    /// A hash of the version's schema as written: documents made from it change when it does.
+    pub schema_hash: String,
 }
 
 /// A column of a custom resource's table.
@@ -121,6 +124,7 @@ fn custom(definition: &Value, version: &Value) -> Custom {
             label_selector: Some(text(scale, "labelSelectorPath")).filter(|p| !p.is_empty()),
         }),
         webhook_conversion: definition["spec"]["conversion"]["strategy"] == "Webhook",
+        schema_hash: hash(&version["schema"]),
     }
 }
 
@@ -156,6 +160,11 @@ fn deprecation(version: &Value, group: &str, name: &str, kind: &str) -> Option<S
         Some(warning) => warning.to_owned().into(),
         None => format!("{group}/{name} {kind} is deprecated").into(),
     })
+}
+
+fn hash(schema: &Value) -> String {
+    let digest = Sha256::digest(schema.to_string());
+    digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn text(value: &Value, key: &str) -> String {

@@ -272,6 +272,25 @@ impl Kind {
         }
     }
 
+    /// Whether a deletion answers the deleted object rather than a `Status`.
+    pub fn deletes_to_object(&self) -> bool {
+        match &*self.group {
+            "" => matches!(
+                &*self.kind,
+                "PersistentVolume"
+                    | "PersistentVolumeClaim"
+                    | "Pod"
+                    | "PodTemplate"
+                    | "ResourceQuota"
+                    | "Service"
+                    | "ServiceAccount"
+            ),
+            "resource.k8s.io" => true,
+            "storage.k8s.io" => self.kind != "CSIStorageCapacity",
+            _ => false,
+        }
+    }
+
     /// Whether the row is a custom resource.
     pub fn is_custom(&self) -> bool {
         self.custom.is_some()

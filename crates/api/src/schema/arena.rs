@@ -118,6 +118,8 @@ pub(super) mod flags {
     pub const EMBEDDED: u8 = 1 << 5;
     /// `x-kubernetes-list-type` was said, even if it said atomic.
     pub const LIST_TYPE_SET: u8 = 1 << 6;
+    /// `x-kubernetes-map-type: granular` was said, which is what maps are anyway.
+    pub const GRANULAR: u8 = 1 << 7;
 }
 
 /// Seldom used attributes of a node.

@@ -146,6 +146,7 @@ fn attribute(word: &'static str, node: &mut NodeData, extra: &mut Extra) {
                 node.flags |= flags::LIST_TYPE_SET;
             }
             "atomic" => node.flags |= flags::ATOMIC | flags::LIST_TYPE_SET,
+            "granular" => node.flags |= flags::GRANULAR,
             "value" => {
                 node.flags |= flags::VALUE;
                 extra.default = Some(Value::Object(serde_json::Map::new()));

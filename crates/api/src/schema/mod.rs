@@ -195,6 +195,11 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// Whether it was said that a map's entries stand for themselves, which goes without saying.
+    pub fn is_said_granular(self) -> bool {
+        self.flag(flags::GRANULAR)
+    }
+
     /// How a strategic merge patch treats this place.
     pub fn patch_strategy(self) -> PatchStrategy {
         self.data().strategy
