@@ -12,9 +12,11 @@ mod builtin;
 mod constraints;
 mod crd;
 mod defaulting;
+mod formats;
 pub mod names;
 #[cfg(test)]
 mod tests;
+mod validate;
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,6 +32,7 @@ pub use constraints::{Constraints, Rule};
 pub use crd::SchemaError;
 pub(crate) use defaulting::fill_object;
 pub use defaulting::{apply_defaults, fill_zero_values};
+pub use validate::validate;
 
 /// A schema: a root in an arena. Cloning shares the arena.
 #[derive(Clone)]

@@ -136,3 +136,114 @@ fn zero_values_are_what_go_writes() {
     assert_eq!(value["spec"]["template"]["spec"]["containers"][0], json!({"name": "c", "resources": {}}));
     assert_eq!(value["spec"]["template"]["metadata"], json!({}));
 }
+
+/// The errors of a custom resource whose spec has the given properties.
+fn errors(properties: Value, spec: Value) -> Vec<String> {
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": properties}}});
+    let schema = Schema::from_definition(&schema, false).unwrap();
+    validate(schema.root(), &json!({"spec": spec})).iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn custom_values_are_validated_in_upstreams_words() {
+    let cases = [
+        (
+            json!({"n": {"type": "integer"}}),
+            json!({"n": "x"}),
+            r#"spec.n: Invalid value: "string": spec.n in body must be of type integer: "string""#,
+        ),
+        (
+            json!({"n": {"type": "integer"}}),
+            json!({"n": null}),
+            r#"spec.n: Invalid value: "null": spec.n in body must be of type integer: "null""#,
+        ),
+        (
+            json!({"n": {"type": "integer", "minimum": 1}}),
+            json!({"n": 0}),
+            "spec.n: Invalid value: 0: spec.n in body should be greater than or equal to 1",
+        ),
+        (
+            json!({"n": {"type": "number", "maximum": 1, "exclusiveMaximum": true}}),
+            json!({"n": 1}),
+            "spec.n: Invalid value: 1: spec.n in body should be less than 1",
+        ),
+        (
+            json!({"n": {"type": "integer", "multipleOf": 3}}),
+            json!({"n": 4}),
+            "spec.n: Invalid value: 4: spec.n in body should be a multiple of 3",
+        ),
+        (
+            json!({"s": {"type": "string", "pattern": "^a+$"}}),
+            json!({"s": "b"}),
+            r#"spec.s: Invalid value: "b": spec.s in body should match '^a+$'"#,
+        ),
+        (
+            json!({"s": {"type": "string", "minLength": 2}}),
+            json!({"s": "é"}),
+            r#"spec.s: Invalid value: "é": spec.s in body should be at least 2 chars long"#,
+        ),
+        (
+            json!({"s": {"type": "string", "maxLength": 2}}),
+            json!({"s": "abc"}),
+            "spec.s: Too long: may not be more than 2 bytes",
+        ),
+        (
+            json!({"s": {"type": "string", "enum": ["a", "b"]}}),
+            json!({"s": "c"}),
+            r#"spec.s: Unsupported value: "c": supported values: "a", "b""#,
+        ),
+        (
+            json!({"s": {"type": "string", "format": "date-time"}}),
+            json!({"s": "c"}),
+            r#"spec.s: Invalid value: "c": spec.s in body must be of type date-time: "c""#,
+        ),
+        (
+            json!({"l": {"type": "array", "maxItems": 1, "items": {"type": "string"}}}),
+            json!({"l": ["a", "b"]}),
+            "spec.l: Too many: 2: must have at most 1 item",
+        ),
+        (
+            json!({"l": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}}}),
+            json!({"l": ["a", "a"]}),
+            r#"spec.l[1]: Duplicate value: "a""#,
+        ),
+        (
+            json!({"o": {"type": "object", "required": ["x"], "properties": {"x": {"type": "string"}}}}),
+            json!({"o": {}}),
+            "spec.o.x: Required value",
+        ),
+        (
+            json!({"p": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]}}),
+            json!({"p": true}),
+            r#"spec.p: Invalid value: "boolean": spec.p in body must be of type integer,string: "boolean""#,
+        ),
+        (
+            json!({"o": {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "string"}}, "oneOf": [{"required": ["a"]}, {"required": ["b"]}]}}),
+            json!({"o": {}}),
+            r#"spec.o: Invalid value: "": "spec.o" must validate one and only one schema (oneOf). Found none valid"#,
+        ),
+        (
+            json!({"e": {"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true}}),
+            json!({"e": {"apiVersion": "v1"}}),
+            "spec.e.kind: Required value: must not be empty",
+        ),
+    ];
+    for (properties, spec, want) in cases {
+        assert_eq!(errors(properties.clone(), spec.clone()), [want], "{properties} {spec}");
+    }
+}
+
+#[test]
+fn good_custom_values_pass() {
+    let properties = json!({
+        "n": {"type": "integer", "nullable": true, "format": "int32"},
+        "p": {"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]},
+        "d": {"type": "string", "format": "duration"},
+        "m": {"type": "object", "additionalProperties": {"type": "integer"}},
+        "not": {"type": "string", "not": {"enum": ["bad"]}},
+        "ip": {"type": "string", "format": "ipv4"}});
+    let good = json!({"n": null, "p": 1, "d": "1h30m", "m": {"a": 1}, "not": "good", "ip": "10.0.0.1"});
+    assert_eq!(errors(properties.clone(), good), Vec::<String>::new());
+    let bad = json!({"n": 5_000_000_000_i64, "p": [], "d": "1x", "m": {"a": "b"}, "not": "bad", "ip": "10.0.0"});
+    assert_eq!(errors(properties, bad).len(), 6);
+}
