@@ -12,11 +12,13 @@ mod context;
 mod deployment;
 mod endpoints;
 mod gc;
+mod job;
 mod namespace;
 mod node;
 mod pod_gc;
 mod replicaset;
 mod serviceaccount;
+mod statefulset;
 mod ttl_after_finished;
 
 pub use config::Config;
@@ -47,6 +49,8 @@ table! {
     "endpoints-controller" => endpoints::run_endpoints,
     "endpointslice-mirroring-controller" => endpoints::run_mirroring,
     "garbage-collector-controller" => gc::run,
+    "job-controller" => job::run,
+    "statefulset-controller" => statefulset::run,
     "namespace-controller" => namespace::run,
     "serviceaccount-controller" => serviceaccount::run,
     "root-ca-certificate-publisher-controller" => serviceaccount::run_root_ca,

@@ -3,6 +3,7 @@
 pub mod claim;
 pub mod discovery;
 pub mod expectations;
+pub mod floor;
 pub mod hash;
 pub mod history;
 pub mod meta;
@@ -13,6 +14,7 @@ pub mod write;
 
 pub use claim::{apply_claim, claim};
 pub use expectations::Expectations;
+pub use floor::Floor;
 pub use meta::*;
 pub use selector::Selector;
 pub use write::*;
