@@ -135,9 +135,9 @@ impl ShowValue for str {
         quote(self)
     }
 }
-impl ShowValue for &str {
+impl<T: ShowValue + ?Sized> ShowValue for &T {
     fn show(&self) -> String {
-        quote(self)
+        (**self).show()
     }
 }
 impl ShowValue for String {

@@ -16,6 +16,7 @@ pub mod selector;
 pub mod status;
 pub mod strategy;
 pub mod table;
+pub mod validation;
 
 #[cfg(test)]
 mod reference;
