@@ -1,0 +1,234 @@
+//! Reads a log to its end and, when asked, on as it grows, across rotations, until the container ends.
+//!
+//! Nothing is polled: inotify tells of growth and of a new file in the old one's place, the runtime of the end.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use caravel_runtime::{ContainerState, Event, EventStream};
+use futures::StreamExt;
+use http::StatusCode;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use tokio::fs::File;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, AsyncSeekExt, SeekFrom};
+use tokio::sync::mpsc;
+
+use super::super::Context;
+use super::super::reply::{self, Reply};
+use super::format::Formatter;
+use super::{Options, tail};
+
+/// Bytes read at once.
+const CHUNK: usize = 64 << 10;
+/// A line longer than this is not one that a runtime wrote (containerd's limit is 16 KiB).
+const MAX_LINE: usize = 1 << 20;
+/// Parts that wait for the client.
+const AHEAD: usize = 4;
+
+type Parts = mpsc::Sender<Result<Bytes, io::Error>>;
+
+/// Opens the log, so that an error can still be told, and sends it as the body.
+pub(super) async fn start(context: Arc<Context>, id: String, path: PathBuf, options: Options) -> Reply {
+    let log = match Log::open(path.clone(), &options).await {
+        Ok(log) => log,
+        Err(error) => {
+            return reply::text(
+                StatusCode::BAD_REQUEST,
+                format!("failed to open log file {:?}: {error}", path.display()),
+            );
+        }
+    };
+    let (sender, parts) = mpsc::channel(AHEAD);
+    tokio::spawn(async move {
+        let gone = sender.clone();
+        let reading = run(context, id, log, options, sender);
+        tokio::select! {
+            result = reading => if let Err(error) = result {
+                let _ = gone.send(Err(error)).await;
+            },
+            // A client that went away while the log was silent.
+            () = gone.closed() => {}
+        }
+    });
+    reply::stream("text/plain", parts)
+}
+
+async fn run(context: Arc<Context>, id: String, mut log: Log, options: Options, parts: Parts) -> io::Result<()> {
+    if !options.follow {
+        log.drain(&parts).await?;
+        return Ok(());
+    }
+    let mut changes = Changes::new(&log.path)?;
+    // One future for all turns: an event that it took must not be lost when a change of the file comes first.
+    let ending = end(&context, &id, context.runtime.events());
+    tokio::pin!(ending);
+    let mut ended = has_ended(&context, &id).await;
+    loop {
+        if !log.drain(&parts).await? {
+            return Ok(());
+        }
+        if log.rotated().await {
+            log.reopen().await?;
+            continue;
+        }
+        if ended {
+            return Ok(());
+        }
+        tokio::select! {
+            () = context.stop.cancelled() => return Ok(()),
+            there = changes.next() => if !there {
+                return Ok(());
+            },
+            () = &mut ending => ended = true,
+        }
+    }
+}
+
+/// Returns when the container has ended.
+async fn end(context: &Context, id: &str, mut events: EventStream) {
+    while let Some(event) = events.next().await {
+        let hint = match event {
+            Event::Exited { id: other, .. } => other == id,
+            Event::Resync => true,
+            _ => false,
+        };
+        if hint && has_ended(context, id).await {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+async fn has_ended(context: &Context, id: &str) -> bool {
+    match context.runtime.container_status(id).await {
+        Ok(status) => status.state == ContainerState::Exited,
+        Err(error) => error.is_not_found(),
+    }
+}
+
+/// One log file and how far it was read.
+struct Log {
+    path: PathBuf,
+    file: File,
+    inode: u64,
+    /// An unfinished line.
+    pending: Vec<u8>,
+    formatter: Formatter,
+}
+
+impl Log {
+    async fn open(path: PathBuf, options: &Options) -> io::Result<Self> {
+        let mut file = File::open(&path).await?;
+        let meta = file.metadata().await?;
+        if let Some(lines) = options.tail {
+            let mut blocking = file.try_clone().await?.into_std().await;
+            let found = tokio::task::spawn_blocking(move || tail::offset(&mut blocking, meta.len(), lines));
+            let start = found.await.map_err(io::Error::other)??;
+            file.seek(SeekFrom::Start(start)).await?;
+        }
+        let inode = file.metadata().await?.ino();
+        Ok(Log { path, file, inode, pending: Vec::new(), formatter: Formatter::new(options) })
+    }
+
+    /// Sends everything up to the present end; `false` when nothing more is wanted.
+    async fn drain(&mut self, parts: &Parts) -> io::Result<bool> {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let n = self.file.read(&mut buffer).await?;
+            if n == 0 {
+                return Ok(true);
+            }
+            let mut out = Vec::with_capacity(n);
+            let more = self.lines(&buffer[..n], &mut out);
+            if !out.is_empty() && parts.send(Ok(out.into())).await.is_err() {
+                return Ok(false);
+            }
+            if !more {
+                return Ok(false);
+            }
+        }
+    }
+
+    fn lines(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> bool {
+        while let Some(end) = memchr::memchr(b'\n', bytes) {
+            let more = if self.pending.is_empty() {
+                self.formatter.line(&bytes[..end], out)
+            } else {
+                self.pending.extend_from_slice(&bytes[..end]);
+                let line = std::mem::take(&mut self.pending);
+                self.formatter.line(&line, out)
+            };
+            if !more {
+                return false;
+            }
+            bytes = &bytes[end + 1..];
+        }
+        if self.pending.len() + bytes.len() > MAX_LINE {
+            self.pending.clear();
+        } else {
+            self.pending.extend_from_slice(bytes);
+        }
+        true
+    }
+
+    /// Whether another file is at the log's path now. One that is just missing is on its way.
+    async fn rotated(&self) -> bool {
+        tokio::fs::metadata(&self.path).await.is_ok_and(|meta| meta.ino() != self.inode)
+    }
+
+    async fn reopen(&mut self) -> io::Result<()> {
+        self.file = File::open(&self.path).await?;
+        self.inode = self.file.metadata().await?.ino();
+        self.pending.clear();
+        Ok(())
+    }
+}
+
+/// Changes in the log's directory.
+struct Changes(AsyncFd<Watched>);
+
+/// What tokio can watch of an [`Inotify`].
+struct Watched(Inotify);
+
+impl AsRawFd for Watched {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+impl Changes {
+    fn new(path: &Path) -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        let dir = path.parent().unwrap_or(Path::new("/"));
+        let flags = AddWatchFlags::IN_MODIFY
+            | AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_DELETE_SELF
+            | AddWatchFlags::IN_ONLYDIR;
+        inotify.add_watch(dir, flags)?;
+        // SAFETY: the AsyncFd owns the Inotify, whose descriptor stays open and the same as long as it lives.
+        let watched = unsafe { AsyncFd::register_with_interest(Watched(inotify), tokio::io::Interest::READABLE) };
+        let watched = watched.map_err(io::Error::from)?;
+        Ok(Changes(watched))
+    }
+
+    /// Waits for a change; `false` when the directory is gone.
+    async fn next(&mut self) -> bool {
+        loop {
+            let Ok(mut ready) = self.0.readable().await else { return false };
+            match ready.get_inner().0.read_events() {
+                Ok(events) => {
+                    let gone = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_IGNORED;
+                    return !events.iter().any(|e| e.mask.intersects(gone));
+                }
+                Err(nix::errno::Errno::EAGAIN) => ready.clear_ready(),
+                Err(_) => return false,
+            }
+        }
+    }
+}
