@@ -145,18 +145,24 @@ impl Quantity {
     }
 
     /// The sum. The notation is the left one's, unless the left one is zero.
+    // Upstream's name; the operator would hide that it saturates.
+    #[allow(clippy::should_implement_trait)]
     pub fn add(self, other: Quantity) -> Quantity {
         let format = if self.nanos == 0 { other.format } else { self.format };
         Quantity { nanos: self.nanos.saturating_add(other.nanos), format }
     }
 
     /// The difference. The notation is the left one's, unless the left one is zero.
+    // Upstream's name; the operator would hide that it saturates.
+    #[allow(clippy::should_implement_trait)]
     pub fn sub(self, other: Quantity) -> Quantity {
         let format = if self.nanos == 0 { other.format } else { self.format };
         Quantity { nanos: self.nanos.saturating_sub(other.nanos), format }
     }
 
     /// The value times `factor`.
+    // Upstream's name; the operator would hide that it saturates.
+    #[allow(clippy::should_implement_trait)]
     pub fn mul(self, factor: i64) -> Quantity {
         Quantity { nanos: self.nanos.saturating_mul(i128::from(factor)), format: self.format }
     }

@@ -54,9 +54,14 @@ pub fn apply_to(group: &str, kind: &str, object: &mut Value) {
     }
 }
 
-/// [`apply_to`], for a row of the table of kinds. Custom resources have their defaults in their schema.
+/// All defaults of an object of the kind: [`apply_to`] and the zero values that Go always writes for built-in
+/// kinds, the schema's defaults for custom resources.
 pub fn apply(kind: &crate::kinds::Kind, object: &mut Value) {
+    if kind.is_custom() {
+        return crate::schema::apply_defaults(kind.schema().root(), object);
+    }
     apply_to(&kind.group, &kind.kind, object);
+    crate::schema::fill_zero_values(kind.schema().root(), object);
 }
 
 /// Removes members that are null, at every depth, as decoding into Go types does.

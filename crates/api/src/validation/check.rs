@@ -203,14 +203,7 @@ pub(super) fn at_most_100_percent(out: &mut Out, path: Path, value: &Value) {
 }
 
 /// A value that occurred before is a duplicate.
-pub(super) fn unique<'a, T: PartialEq + ShowValue + Copy>(
-    out: &mut Out,
-    path: &FieldPath<'_>,
-    seen: &mut Vec<T>,
-    value: T,
-) where
-    T: 'a,
-{
+pub(super) fn unique<T: PartialEq + ShowValue + Copy>(out: &mut Out, path: Path, seen: &mut Vec<T>, value: T) {
     if seen.contains(&value) {
         out.push(FieldError::duplicate(path, value));
     } else {

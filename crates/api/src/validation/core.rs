@@ -86,16 +86,12 @@ pub(super) fn secret(out: &mut Out, object: &Value) {
         }
         "kubernetes.io/dockercfg" => json_content(out, &at, data, ".dockercfg"),
         "kubernetes.io/dockerconfigjson" => json_content(out, &at, data, ".dockerconfigjson"),
-        "kubernetes.io/basic-auth" => {
-            if !has(data, "username") && !has(data, "password") {
-                out.push(FieldError::required(&at.key("username"), ""));
-                out.push(FieldError::required(&at.key("password"), ""));
-            }
+        "kubernetes.io/basic-auth" if !has(data, "username") && !has(data, "password") => {
+            out.push(FieldError::required(&at.key("username"), ""));
+            out.push(FieldError::required(&at.key("password"), ""));
         }
-        "kubernetes.io/ssh-auth" => {
-            if text(data, "ssh-privatekey").is_empty() {
-                out.push(FieldError::required(&at.key("ssh-privatekey"), ""));
-            }
+        "kubernetes.io/ssh-auth" if text(data, "ssh-privatekey").is_empty() => {
+            out.push(FieldError::required(&at.key("ssh-privatekey"), ""));
         }
         "kubernetes.io/tls" => {
             need(out, "tls.crt");

@@ -8,6 +8,7 @@ use crate::field::FieldError;
 use crate::kinds::Kind;
 use serde_json::Value;
 
+mod admission;
 mod check;
 mod core;
 mod cron;
@@ -32,6 +33,7 @@ pub fn create(kind: &Kind, object: &Value) -> Vec<FieldError> {
     let mut out = Vec::new();
     metadata::create(&mut out, kind, object);
     if kind.is_custom() {
+        out.extend(crate::schema::validate(kind.schema().root(), object));
         return out;
     }
     match (&*kind.group, &*kind.kind) {
@@ -49,6 +51,7 @@ pub fn update(kind: &Kind, new: &Value, old: &Value) -> Vec<FieldError> {
     let mut out = Vec::new();
     metadata::update(&mut out, new, old);
     if kind.is_custom() {
+        custom_update(&mut out, kind, new, old);
         return out;
     }
     let o = &mut out;
@@ -180,9 +183,22 @@ pub fn update_status(kind: &Kind, new: &Value, old: &Value) -> Vec<FieldError> {
         ("networking.k8s.io", "Ingress") => networking::ingress_status(o, new),
         ("certificates.k8s.io", "CertificateSigningRequest") => policy::request_update(o, new, old, "status"),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => extension::stored_versions(o, new),
+        _ if kind.is_custom() => custom_update(o, kind, new, old),
         _ => {}
     }
     out
+}
+
+/// A custom resource against its schema. What was wrong before and is as it was stays tolerated, so that a
+/// definition can become stricter while objects live (KEP-4008).
+fn custom_update(out: &mut Out, kind: &Kind, new: &Value, old: &Value) {
+    let schema = kind.schema();
+    let found = crate::schema::validate(schema.root(), new);
+    if found.is_empty() {
+        return;
+    }
+    let before = crate::schema::validate(schema.root(), old);
+    out.extend(found.into_iter().filter(|one| !before.contains(one)));
 }
 
 /// Checks an update through any subresource: `status`, or one of a kind's own.
@@ -262,17 +278,17 @@ fn whole(out: &mut Out, group: &str, kind: &str, object: &Value) {
         ("storage.k8s.io", "CSINode") => storage::csi_node(out, object),
         ("storage.k8s.io", "CSIStorageCapacity") => storage::capacity(out, object),
         ("storage.k8s.io", "VolumeAttachment") => storage::attachment(out, object),
-        ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration") => extension::webhooks(out, object, false),
-        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => extension::webhooks(out, object, true),
+        ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration") => admission::webhooks(out, object, false),
+        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => admission::webhooks(out, object, true),
         ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => {
-            extension::admission_policy(out, object, false)
+            admission::admission_policy(out, object, false)
         }
-        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => extension::admission_policy(out, object, true),
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => admission::admission_policy(out, object, true),
         ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding") => {
-            extension::policy_binding(out, object, false);
+            admission::policy_binding(out, object, false);
         }
         ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding") => {
-            extension::policy_binding(out, object, true)
+            admission::policy_binding(out, object, true)
         }
         ("apiextensions.k8s.io", "CustomResourceDefinition") => extension::definition(out, object),
         ("apiregistration.k8s.io", "APIService") => extension::api_service(out, object),

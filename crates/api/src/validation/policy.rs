@@ -51,9 +51,8 @@ pub(super) fn autoscaler(out: &mut Out, object: &Value) {
     if let Some(min) = min {
         let scales_on_objects =
             items(spec, "metrics").iter().any(|metric| matches!(text(metric, "type"), "Object" | "External"));
-        if min == 0 && !scales_on_objects {
-            out.push(FieldError::invalid(&at.child("minReplicas"), min, "must be greater than or equal to 1"));
-        } else if min < 0 {
+        // Scaling to zero needs a metric that does not come from the pods themselves.
+        if min < 0 || (min == 0 && !scales_on_objects) {
             out.push(FieldError::invalid(&at.child("minReplicas"), min, "must be greater than or equal to 1"));
         }
     }

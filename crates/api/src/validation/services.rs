@@ -1,8 +1,8 @@
 //! Services, Endpoints, EndpointSlices.
 
 use super::check::{
-    Out, Path, child, flag, has, in_range, int, invalid_all, items, one_of, port_or_name, required, required_name,
-    text, texts, unique,
+    Out, Path, child, has, in_range, int, invalid_all, items, one_of, port_or_name, required, required_name, text,
+    texts, unique,
 };
 use super::selectors;
 use crate::field::{FieldError, FieldPath};
@@ -56,9 +56,7 @@ pub(super) fn service(out: &mut Out, object: &Value) {
         }
         invalid_all(out, &here, class, names::qualified_name(class));
     }
-    if flag(spec, "allocateLoadBalancerNodePorts") && kind != "LoadBalancer"
-        || (spec.get("allocateLoadBalancerNodePorts") == Some(&Value::Bool(false)) && kind != "LoadBalancer")
-    {
+    if has(spec, "allocateLoadBalancerNodePorts") && kind != "LoadBalancer" {
         out.push(FieldError::forbidden(
             &at.child("allocateLoadBalancerNodePorts"),
             "may only be used when `type` is 'LoadBalancer'",

@@ -109,10 +109,8 @@ fn handler(out: &mut Out, at: Path, handler: &Value, probe: bool) {
         }
         let action = child(handler, kind);
         match kind {
-            "exec" => {
-                if items(action, "command").is_empty() {
-                    out.push(FieldError::required(&at.child("command"), ""));
-                }
+            "exec" if items(action, "command").is_empty() => {
+                out.push(FieldError::required(&at.child("command"), ""));
             }
             "httpGet" => http_get(out, &at, action),
             "tcpSocket" => port_or_name(out, &at.child("port"), child(action, "port")),
