@@ -5,6 +5,7 @@
 
 pub mod cni;
 mod config;
+pub mod dns;
 pub mod netlink;
 pub mod proxy;
 pub mod routes;
@@ -32,7 +33,7 @@ pub enum Error {
     Worker(#[from] tokio::task::JoinError),
 }
 
-/// Runs the node's network until `stop`: Pod network, proxy and routes.
+/// Runs the node's network until `stop`: Pod network, proxy, DNS and routes.
 ///
 /// When the configuration has no Pod range, the node's `spec.podCIDR` is waited for first.
 pub async fn run(mut config: Config, cluster: Cluster, stop: CancellationToken) -> Result<(), Error> {
