@@ -106,9 +106,14 @@ impl Containerd {
         self.process.lock().pid()
     }
 
+    /// No longer starts the daemon again when it dies; it is left as it is.
+    pub fn release(&self) {
+        self.ending.cancel();
+    }
+
     /// Ends the daemon. Containers and their shims go on; the next start finds them.
     pub async fn stop(&self) {
-        self.ending.cancel();
+        self.release();
         let process = self.process.lock().clone();
         process.end(STOP).await;
         let _ = std::fs::remove_file(self.config.pid_file());

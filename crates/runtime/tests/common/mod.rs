@@ -84,6 +84,7 @@ impl Drop for Node {
     /// After a failed assertion the machine must be left clean too.
     fn drop(&mut self) {
         if std::thread::panicking() {
+            self.daemon.release();
             let config = self.config.clone();
             let _ = std::thread::spawn(move || {
                 if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
