@@ -8,6 +8,7 @@ pub mod reference;
 mod store;
 mod wire;
 
+pub use build::{Builder, FileSource};
 pub use bundle::Bundle;
 pub use reference::{Reference, normalize};
 pub use store::{Images, PINNED, Stored};
