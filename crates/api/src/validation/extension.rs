@@ -5,6 +5,7 @@ use super::check::{
     Out, Path, child, flag, has, immutable, in_range, int, invalid_all, items, non_negative, one_of, required, same,
     text, texts,
 };
+use super::structural;
 use crate::field::{FieldError, FieldPath};
 use crate::names;
 use serde_json::Value;
@@ -135,6 +136,8 @@ fn versions(out: &mut Out, list: Path, spec: &Value) {
         let schema = child(child(one, "schema"), "openAPIV3Schema");
         if schema.is_null() {
             out.push(FieldError::required(&at.child("schema").child("openAPIV3Schema"), "schemas are required"));
+        } else {
+            structural::schema(out, &at.child("schema").child("openAPIV3Schema"), schema);
         }
         columns(out, &at.child("additionalPrinterColumns"), one);
         scale(out, &at.child("subresources").child("scale"), child(child(one, "subresources"), "scale"));

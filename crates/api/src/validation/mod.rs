@@ -18,9 +18,11 @@ mod networking;
 mod pod;
 mod policy;
 mod rbac;
+mod resource;
 mod selectors;
 mod services;
 mod storage;
+mod structural;
 mod workloads;
 
 pub use cron::check as check_cron_schedule;
@@ -112,6 +114,7 @@ pub fn update(kind: &Kind, new: &Value, old: &Value) -> Vec<FieldError> {
             whole(o, "flowcontrol.apiserver.k8s.io", name, new);
             extension::fixed_flow(o, new, old);
         }
+        ("resource.k8s.io", "ResourceSlice") => resource::slice_update(o, new, old),
         ("resource.k8s.io", "ResourceClaim" | "ResourceClaimTemplate") => {
             let at = crate::field::FieldPath::root("spec");
             check::immutable(o, &at, check::child(new, "spec"), check::child(old, "spec"));
@@ -183,6 +186,7 @@ pub fn update_status(kind: &Kind, new: &Value, old: &Value) -> Vec<FieldError> {
         ("networking.k8s.io", "Ingress") => networking::ingress_status(o, new),
         ("certificates.k8s.io", "CertificateSigningRequest") => policy::request_update(o, new, old, "status"),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => extension::stored_versions(o, new),
+        ("resource.k8s.io", "ResourceClaim") => resource::claim_status(o, new, old),
         _ if kind.is_custom() => custom_update(o, kind, new, old),
         _ => {}
     }
@@ -292,6 +296,10 @@ fn whole(out: &mut Out, group: &str, kind: &str, object: &Value) {
         }
         ("apiextensions.k8s.io", "CustomResourceDefinition") => extension::definition(out, object),
         ("apiregistration.k8s.io", "APIService") => extension::api_service(out, object),
+        ("resource.k8s.io", "ResourceClaim") => resource::claim(out, object),
+        ("resource.k8s.io", "ResourceClaimTemplate") => resource::template(out, object),
+        ("resource.k8s.io", "DeviceClass") => resource::class(out, object),
+        ("resource.k8s.io", "ResourceSlice") => resource::slice(out, object),
         ("flowcontrol.apiserver.k8s.io", "FlowSchema") => extension::flow_schema(out, object),
         ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => extension::priority_level(out, object),
         _ => {}

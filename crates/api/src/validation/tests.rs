@@ -76,9 +76,9 @@ fn claim() -> Value {
     json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}})
 }
 
-#[test]
-fn small_objects_are_valid() {
-    let cases = [
+/// One valid object of most kinds.
+fn samples() -> Vec<(&'static str, &'static str, Value)> {
+    vec![
         ("", "Pod", pod()),
         ("apps", "Deployment", workload()),
         ("apps", "ReplicaSet", workload()),
@@ -145,6 +145,72 @@ fn small_objects_are_valid() {
         ("coordination.k8s.io", "Lease", json!({"spec": {"holderIdentity": "h", "leaseDurationSeconds": 15}})),
         ("scheduling.k8s.io", "PriorityClass", json!({"value": 10})),
         (
+            "resource.k8s.io",
+            "ResourceClaim",
+            json!({"spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "c", "selectors": [{"cel": {"expression": "true"}}]}}]}}}),
+        ),
+        (
+            "resource.k8s.io",
+            "ResourceClaimTemplate",
+            json!({"spec": {"spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "c"}}]}}}}),
+        ),
+        ("resource.k8s.io", "DeviceClass", json!({"spec": {"selectors": [{"cel": {"expression": "true"}}]}})),
+        (
+            "resource.k8s.io",
+            "ResourceSlice",
+            json!({"spec": {"driver": "d.example.com", "nodeName": "n", "pool": {"name": "p", "resourceSliceCount": 1, "generation": 1},
+            "devices": [{"name": "d0", "attributes": {"model": {"string": "x"}}, "capacity": {"memory": {"value": "1Gi"}}}]}}),
+        ),
+        ("storage.k8s.io", "CSIDriver", json!({"metadata": {"name": "d.example.com"}, "spec": {}})),
+        ("storage.k8s.io", "CSINode", json!({"spec": {"drivers": [{"name": "d.example.com", "nodeID": "n"}]}})),
+        (
+            "storage.k8s.io",
+            "VolumeAttachment",
+            json!({"spec": {"attacher": "d.example.com", "nodeName": "n", "source": {"persistentVolumeName": "v"}}}),
+        ),
+        ("storage.k8s.io", "CSIStorageCapacity", json!({"storageClassName": "s", "capacity": "1Gi"})),
+        ("networking.k8s.io", "IngressClass", json!({"spec": {"controller": "example.com/c"}})),
+        ("networking.k8s.io", "ServiceCIDR", json!({"spec": {"cidrs": ["10.0.0.0/16"]}})),
+        (
+            "networking.k8s.io",
+            "IPAddress",
+            json!({"metadata": {"name": "10.0.0.1"}, "spec": {"parentRef": {"resource": "services", "namespace": "n", "name": "s"}}}),
+        ),
+        ("node.k8s.io", "RuntimeClass", json!({"handler": "runc", "overhead": {"podFixed": {"cpu": "10m"}}})),
+        (
+            "apiregistration.k8s.io",
+            "APIService",
+            json!({"metadata": {"name": "v1.example.com"}, "spec": {"group": "example.com", "version": "v1", "groupPriorityMinimum": 1, "versionPriority": 1, "service": {"namespace": "n", "name": "s"}}}),
+        ),
+        (
+            "flowcontrol.apiserver.k8s.io",
+            "FlowSchema",
+            json!({"spec": {"priorityLevelConfiguration": {"name": "p"}, "rules": [{"subjects": [{"kind": "User", "user": {"name": "u"}}], "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}]}]}}),
+        ),
+        (
+            "flowcontrol.apiserver.k8s.io",
+            "PriorityLevelConfiguration",
+            json!({"spec": {"type": "Limited", "limited": {"limitResponse": {"type": "Queue", "queuing": {}}}}}),
+        ),
+        (
+            "certificates.k8s.io",
+            "CertificateSigningRequest",
+            json!({"spec": {"request": "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0=", "signerName": "example.com/s", "usages": ["client auth"]}}),
+        ),
+        (
+            "admissionregistration.k8s.io",
+            "ValidatingAdmissionPolicy",
+            json!({"spec": {"validations": [{"expression": "true"}], "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}]}}}),
+        ),
+        (
+            "admissionregistration.k8s.io",
+            "ValidatingAdmissionPolicyBinding",
+            json!({"spec": {"policyName": "p", "validationActions": ["Deny"]}}),
+        ),
+        ("apps", "ControllerRevision", json!({"data": {"x": 1}, "revision": 1})),
+        ("", "PodTemplate", json!({"template": template()})),
+        ("", "Endpoints", json!({"subsets": [{"addresses": [{"ip": "10.0.0.1"}], "ports": [{"port": 80}]}]})),
+        (
             "apiextensions.k8s.io",
             "CustomResourceDefinition",
             json!({"metadata": {"name": "foos.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
@@ -156,14 +222,76 @@ fn small_objects_are_valid() {
             json!({"webhooks": [{"name": "a.b.c", "sideEffects": "None", "admissionReviewVersions": ["v1"],
             "clientConfig": {"url": "https://x/y"}, "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}]}]}),
         ),
-    ];
-    for (group, name, object) in cases {
+    ]
+}
+
+#[test]
+fn small_objects_are_valid() {
+    for (group, name, object) in samples() {
         assert_eq!(create_text(group, name, &object), "ok", "{name}");
         assert_eq!(
             update_text(group, name, "", &object, &json!({"metadata": {"labels": {"new": "label"}}})),
             "ok",
             "{name}"
         );
+    }
+}
+
+/// Every place in a value, as JSON pointers.
+fn places(at: &str, value: &Value, out: &mut Vec<String>) {
+    out.push(at.to_owned());
+    match value {
+        Value::Object(map) => map.iter().for_each(|(key, value)| {
+            places(&format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), value, out);
+        }),
+        Value::Array(list) => list.iter().enumerate().for_each(|(i, value)| places(&format!("{at}/{i}"), value, out)),
+        _ => {}
+    }
+}
+
+/// Decoding keeps wrong types out, but nothing here may rely on it to stay alive.
+#[test]
+fn nothing_panics_on_odd_values() {
+    let odd = [
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(1e300),
+        json!(""),
+        json!("é/x"),
+        json!([]),
+        json!([null]),
+        json!([{}]),
+        json!({}),
+        json!({"": ""}),
+    ];
+    let options = crate::table::Options {
+        now: "2026-01-01T00:00:00Z".parse().unwrap(),
+        include: Default::default(),
+        headers: true,
+    };
+    for (group, name, object) in samples() {
+        let kind = kind(group, name);
+        let (valid, _) = created(group, name, &object);
+        let mut all = Vec::new();
+        places("", &valid, &mut all);
+        for place in all.iter().filter(|place| !place.is_empty()) {
+            for value in &odd {
+                let mut broken = valid.clone();
+                *broken.pointer_mut(place).unwrap() = value.clone();
+                let mut new = broken.clone();
+                crate::defaults::apply(&kind, &mut new);
+                crate::strategy::prepare_create(&kind, &mut new);
+                create(&kind, &new);
+                let mut new = broken.clone();
+                for sub in ["", "status", "resize", "ephemeralcontainers"] {
+                    crate::strategy::prepare_update(&kind, sub, &mut new, &valid);
+                    update_subresource(&kind, sub, &new, &valid);
+                    update_subresource(&kind, sub, &valid, &broken);
+                }
+                crate::table::render(&kind, &[&broken], None, &options);
+            }
+        }
     }
 }
 

@@ -71,9 +71,9 @@ fn annotations(out: &mut Out, metadata: &Value, spec: &Value) {
 /// A pod template: its labels and annotations, and its spec.
 pub(super) fn template(out: &mut Out, at: Path, template: &Value) {
     let meta = child(template, "metadata");
-    let meta_at = at.child("metadata");
+    // Upstream's paths: without `metadata` in between.
     metadata::labels(out, &at.child("labels"), map(meta, "labels"));
-    metadata::annotations(out, &meta_at.child("annotations"), meta);
+    metadata::annotations(out, &at.child("annotations"), meta);
     let spec = child(template, "spec");
     spec_checks(out, &at.child("spec"), spec, Role::Template);
     if !items(spec, "ephemeralContainers").is_empty() {
