@@ -9,10 +9,14 @@ use crate::kinds::Kind;
 use crate::meta;
 use serde_json::{Map, Value, json};
 
+mod facts;
 pub mod pod;
 mod services;
 mod workloads;
 
+pub use facts::{
+    allows_create_on_update, allows_unconditional_update, deletes_gracefully, orphans_by_default, pod_grace_seconds,
+};
 pub use pod::qos_class;
 
 type Object = Map<String, Value>;

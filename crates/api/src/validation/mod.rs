@@ -23,10 +23,12 @@ mod selectors;
 mod services;
 mod storage;
 mod structural;
+mod warnings;
 mod workloads;
 
 pub use cron::check as check_cron_schedule;
 pub use metadata::name_rule;
+pub use warnings::warnings;
 
 use check::Out;
 

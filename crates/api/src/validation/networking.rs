@@ -13,7 +13,7 @@ pub(super) fn ingress(out: &mut Out, object: &Value) {
     let at = FieldPath::root("spec");
     let spec = child(object, "spec");
     if items(spec, "rules").is_empty() && !has(spec, "defaultBackend") {
-        out.push(FieldError::invalid(&at, spec.clone(), "either `defaultBackend` or `rules` must be specified"));
+        out.push(FieldError::invalid(&at, Value::Null, "either `defaultBackend` or `rules` must be specified"));
     }
     if has(spec, "defaultBackend") {
         backend(out, &at.child("defaultBackend"), child(spec, "defaultBackend"));

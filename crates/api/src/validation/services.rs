@@ -321,7 +321,7 @@ pub(super) fn service_update(out: &mut Out, new_service: &Value, old_service: &V
         if let (Some(ip), Some(was)) = (ips.first(), stored.first())
             && ip != was
         {
-            out.push(FieldError::invalid(&list, child(new, "clusterIPs"), "field is immutable"));
+            out.push(FieldError::invalid(&list.index(0), child(new, "clusterIPs"), "may not change once set"));
         } else if ips.is_empty() && !stored.is_empty() {
             out.push(FieldError::invalid(&list.index(0), Value::Null, "primary clusterIP can not be unset"));
         }

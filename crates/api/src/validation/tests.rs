@@ -700,7 +700,7 @@ fn services_and_endpoints() {
     let old = merged(service(), &json!({"spec": {"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"]}}));
     assert_eq!(
         update_text("", "Service", "", &old, &json!({"spec": {"clusterIP": "10.0.0.2", "clusterIPs": ["10.0.0.2"]}})),
-        "spec.clusterIPs: Invalid value: [\"10.0.0.2\"]: field is immutable"
+        "spec.clusterIPs[0]: Invalid value: [\"10.0.0.2\"]: may not change once set"
     );
     assert_eq!(update_text("", "Service", "", &old, &json!({"spec": {"clusterIP": null, "clusterIPs": null}})), "ok");
     assert_eq!(
@@ -778,7 +778,7 @@ fn data_and_storage() {
 fn others() {
     assert_eq!(
         create_text("networking.k8s.io", "Ingress", &json!({})),
-        "spec: Invalid value: {}: either `defaultBackend` or `rules` must be specified"
+        "spec: Invalid value: null: either `defaultBackend` or `rules` must be specified"
     );
     assert_eq!(
         create_text("policy", "PodDisruptionBudget", &json!({"spec": {"minAvailable": "120%"}})),

@@ -93,7 +93,7 @@ pub(super) fn spec_checks(out: &mut Out, at: Path, spec: &Value, role: Role) {
         out,
         &at.child("dnsPolicy"),
         text(spec, "dnsPolicy"),
-        &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"],
+        &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"],
     );
     selectors::label_map(out, at, spec, "nodeSelector");
     security::pod(out, at, spec);
