@@ -202,3 +202,72 @@ async fn only_those_who_may_are_let_in() {
     assert_eq!(world.get("/nothing", &world.tls).await.0, 404);
     world.finish().await;
 }
+
+/// The first messages of a WebSocket session until it is closed.
+async fn websocket(world: &World, path: &str, protocol: &str, send: &[&[u8]]) -> Vec<Vec<u8>> {
+    use futures::{SinkExt, StreamExt};
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+    let mut request = format!("wss://127.0.0.1{path}").into_client_request().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", protocol.parse().unwrap());
+    let tls = common::connect(world.kubelet, &world.tls).await;
+    let (mut socket, answer) = tokio_tungstenite::client_async(request, tls).await.unwrap();
+    assert_eq!(answer.headers()["sec-websocket-protocol"], protocol);
+    for message in send {
+        socket.send(Message::binary(message.to_vec())).await.unwrap();
+    }
+    let mut out = Vec::new();
+    let read = async {
+        while let Some(Ok(message)) = socket.next().await {
+            match message {
+                Message::Binary(data) => out.push(data.to_vec()),
+                Message::Text(text) => out.push(text.as_bytes().to_vec()),
+                Message::Close(frame) => {
+                    assert_eq!(frame.map(|f| u16::from(f.code)), Some(1000));
+                    break;
+                }
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), read).await.expect("the session does not end");
+    out
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn older_websocket_clients_are_served() {
+    let Some(world) = World::start("websocket").await else { return };
+    world.run("main", &["sh", "-c", "echo container is alive; sleep 1000"], false).await;
+    let exec = "/exec/default/p/main?command=echo&command=remote&command=done&output=1&error=1";
+    let all = websocket(&world, exec, "channel.k8s.io", &[]).await;
+    assert_eq!(all, [b"\x01".to_vec(), b"\x01remote done\n".to_vec()]);
+    let all = websocket(&world, exec, "v4.base64.channel.k8s.io", &[]).await;
+    assert_eq!(all[..2], [b"1".to_vec(), b"1cmVtb3RlIGRvbmUK".to_vec()]);
+    assert!(all[2].starts_with(b"3"), "{all:?}");
+    let failing = "/exec/default/p/main?command=sh&command=-c&command=exit+9&output=1";
+    let all = websocket(&world, failing, "v4.channel.k8s.io", &[]).await;
+    let status: serde_json::Value = serde_json::from_slice(&all[1][1..]).unwrap();
+    assert_eq!((all[1][0], status["reason"].as_str()), (3, Some("NonZeroExitCode")));
+    assert_eq!(status["details"]["causes"][0], serde_json::json!({"reason": "ExitCode", "message": "9"}));
+    // Version 5 closes standard input with a message of its own.
+    let cat = "/exec/default/p/main?command=cat&stdin=1&stdout=1";
+    let all = websocket(&world, cat, "v5.channel.k8s.io", &[b"\0some input", b"\xff\0"]).await;
+    assert_eq!(all[..2], [b"\x01".to_vec(), b"\x01some input".to_vec()]);
+
+    let all = websocket(&world, "/containerLogs/default/p/main", "binary.k8s.io", &[]).await;
+    assert_eq!(all, [Vec::new(), b"container is alive\n".to_vec()]);
+
+    let echo = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = echo.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut socket, _) = echo.accept().await.unwrap();
+        let mut ask = [0; 4];
+        socket.read_exact(&mut ask).await.unwrap();
+        socket.write_all(b"pong").await.unwrap();
+    });
+    let forward = format!("/portForward/default/p?port={port}");
+    let all = websocket(&world, &forward, "v4.channel.k8s.io", &[b"\0ping"]).await;
+    let [low, high] = port.to_le_bytes();
+    assert_eq!(all, [vec![0, low, high], vec![1, low, high], b"\0pong".to_vec()]);
+    world.finish().await;
+}

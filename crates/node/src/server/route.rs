@@ -36,7 +36,7 @@ async fn dispatch(context: Arc<Context>, request: Request<Incoming>) -> Reply {
         ["pods"] if reads => pods(&context, |_| true),
         ["runningpods"] if reads => pods(&context, |view| view.containers.iter().any(|c| c.running)),
         ["containerLogs", namespace, pod, container] if reads => {
-            logs::handle(context, namespace, pod, container, &query).await
+            logs::handle(context, namespace, pod, container, &query, request).await
         }
         ["exec", namespace, pod, container] | ["exec", namespace, pod, _, container] => {
             let target = stream::Target::new(namespace, pod, container);

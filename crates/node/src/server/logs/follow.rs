@@ -32,15 +32,20 @@ const AHEAD: usize = 4;
 
 type Parts = mpsc::Sender<Result<Bytes, io::Error>>;
 
-/// Opens the log, so that an error can still be told, and sends it as the body.
-pub(super) async fn start(context: Arc<Context>, id: String, path: PathBuf, options: Options) -> Reply {
+/// Opens the log, so that an error can still be told, and reads it into parts.
+pub(super) async fn start(
+    context: Arc<Context>,
+    id: String,
+    path: PathBuf,
+    options: Options,
+) -> Result<mpsc::Receiver<Result<Bytes, io::Error>>, Reply> {
     let log = match Log::open(path.clone(), &options).await {
         Ok(log) => log,
         Err(error) => {
-            return reply::text(
+            return Err(reply::text(
                 StatusCode::BAD_REQUEST,
                 format!("failed to open log file {:?}: {error}", path.display()),
-            );
+            ));
         }
     };
     let (sender, parts) = mpsc::channel(AHEAD);
@@ -55,7 +60,7 @@ pub(super) async fn start(context: Arc<Context>, id: String, path: PathBuf, opti
             () = gone.closed() => {}
         }
     });
-    reply::stream("text/plain", parts)
+    Ok(parts)
 }
 
 async fn run(context: Arc<Context>, id: String, mut log: Log, options: Options, parts: Parts) -> io::Result<()> {

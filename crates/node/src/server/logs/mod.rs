@@ -7,13 +7,15 @@ mod tail;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 use super::Context;
 use super::query::Query;
 use super::reply::{self, Reply};
+use super::stream::{self, Kind, Offer};
 use format::Which;
 
 /// What of a log is wanted.
@@ -65,7 +67,18 @@ impl Options {
     }
 }
 
-pub(super) async fn handle(context: Arc<Context>, namespace: &str, pod: &str, container: &str, query: &Query) -> Reply {
+pub(super) async fn handle(
+    context: Arc<Context>,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Reply {
+    let offer = match Offer::wants_websocket(&request).then(|| Offer::of(&request, Kind::Log)).transpose() {
+        Ok(offer) => offer,
+        Err(refusal) => return refusal,
+    };
     let Some(view) = context.pods.pod(namespace, pod) else {
         return reply::text(StatusCode::NOT_FOUND, format!("pod {pod:?} does not exist"));
     };
@@ -88,7 +101,11 @@ pub(super) async fn handle(context: Arc<Context>, namespace: &str, pod: &str, co
             Err(why) => return reply::text(StatusCode::BAD_REQUEST, why),
         },
     };
-    follow::start(context, id, path, options).await
+    match (follow::start(context.clone(), id, path, options).await, offer) {
+        (Ok(parts), None) => reply::stream("text/plain", parts),
+        (Ok(parts), Some(offer)) => stream::messages(context, request, offer, parts),
+        (Err(refusal), _) => refusal,
+    }
 }
 
 fn has_container(pod: &Pod, name: &str) -> bool {

@@ -21,7 +21,7 @@ use super::Context;
 use super::query::Query;
 use super::reply::{self, Reply};
 use backend::Backend;
-use negotiate::{Kind, Offer};
+pub(super) use negotiate::{Kind, Offer};
 
 /// How long `run` may take.
 const RUN: Duration = Duration::from_secs(4 * 3600);
@@ -208,6 +208,16 @@ fn declares_tty(pod: &k8s_openapi::api::core::v1::Pod, name: &str) -> Option<boo
         .chain(spec.ephemeral_containers.iter().flatten().map(|c| (&c.name, c.tty)))
         .find(|(n, _)| *n == name)
         .map(|(_, tty)| tty.unwrap_or(false))
+}
+
+/// Sends parts as the messages of a WebSocket, after an empty one that shows that it stands.
+pub(super) fn messages(
+    context: Arc<Context>,
+    request: Request<Incoming>,
+    offer: Offer,
+    parts: tokio::sync::mpsc::Receiver<Result<bytes::Bytes, std::io::Error>>,
+) -> Reply {
+    upgrade(context, request, offer, move |io, offer| ws::send_parts(io, offer.is_base64(), parts))
 }
 
 /// The connection once the client speaks the other protocol.

@@ -11,6 +11,8 @@ const REMOTE_WEBSOCKET: [&str; 5] =
 const REMOTE_SPDY: [&str; 4] = ["v4.channel.k8s.io", "v3.channel.k8s.io", "v2.channel.k8s.io", "channel.k8s.io"];
 /// WebSocket protocols of port-forward: a SPDY connection carried in messages, or a channel pair for each port.
 const FORWARD_WEBSOCKET: [&str; 3] = [TUNNEL, "v4.channel.k8s.io", "v4.base64.channel.k8s.io"];
+/// WebSocket protocols of logs.
+const LOG_WEBSOCKET: [&str; 2] = ["binary.k8s.io", "base64.binary.k8s.io"];
 /// SPDY protocol of port-forward.
 const FORWARD_SPDY: [&str; 1] = ["portforward.k8s.io"];
 
@@ -19,16 +21,18 @@ pub(super) const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
 
 /// What the request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::server) enum Kind {
     /// Exec and attach.
     Remote,
     /// Port-forward.
     PortForward,
+    /// A log, in messages (WebSocket only).
+    Log,
 }
 
 /// What was agreed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Offer {
+pub(in crate::server) enum Offer {
     /// With the answer to the client's key.
     WebSocket { protocol: String, accept: String },
     /// SPDY/3.1.
@@ -37,19 +41,24 @@ pub(super) enum Offer {
 
 impl Offer {
     /// Chooses, or says why not.
-    pub(super) fn of<B>(request: &Request<B>, kind: Kind) -> Result<Self, Reply> {
+    pub(in crate::server) fn of<B>(request: &Request<B>, kind: Kind) -> Result<Self, Reply> {
         let headers = request.headers();
         let upgrades = tokens(headers, "connection").iter().any(|t| t.eq_ignore_ascii_case("upgrade"));
         let to = tokens(headers, "upgrade");
         if upgrades && to.iter().any(|t| t.eq_ignore_ascii_case("websocket")) {
             return websocket(headers, kind);
         }
-        if upgrades && to.iter().any(|t| t.eq_ignore_ascii_case("spdy/3.1")) {
+        if upgrades && kind != Kind::Log && to.iter().any(|t| t.eq_ignore_ascii_case("spdy/3.1")) {
             return spdy(headers, kind);
         }
         let why = "unable to upgrade: missing upgrade headers in request: want Connection: Upgrade and Upgrade: \
                    websocket or SPDY/3.1";
         Err(reply::text(StatusCode::BAD_REQUEST, why))
+    }
+
+    /// Whether the request asks for a WebSocket.
+    pub(in crate::server) fn wants_websocket<B>(request: &Request<B>) -> bool {
+        tokens(request.headers(), "upgrade").iter().any(|t| t.eq_ignore_ascii_case("websocket"))
     }
 
     /// The headers of the 101.
@@ -100,7 +109,11 @@ impl Offer {
 }
 
 fn websocket(headers: &HeaderMap, kind: Kind) -> Result<Offer, Reply> {
-    let known: &[&str] = if kind == Kind::Remote { &REMOTE_WEBSOCKET } else { &FORWARD_WEBSOCKET };
+    let known: &[&str] = match kind {
+        Kind::Remote => &REMOTE_WEBSOCKET,
+        Kind::PortForward => &FORWARD_WEBSOCKET,
+        Kind::Log => &LOG_WEBSOCKET,
+    };
     let key = headers.get("sec-websocket-key").map(|k| k.as_bytes());
     let Some(key) = key else {
         return Err(reply::text(StatusCode::BAD_REQUEST, "unable to upgrade: the header Sec-WebSocket-Key is missing"));

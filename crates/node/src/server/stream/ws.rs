@@ -102,6 +102,35 @@ impl Channels {
     }
 }
 
+/// Sends parts until they end or the client has gone.
+pub(super) async fn send_parts(io: Io, base64: bool, mut parts: mpsc::Receiver<Result<Bytes, std::io::Error>>) {
+    let message = |data: Bytes| {
+        if base64 { Message::text(BASE64.encode(&data)) } else { Message::binary(data) }
+    };
+    let (mut sink, mut stream) = accept(io).await.split();
+    let mut next = Some(Bytes::new());
+    while let Some(data) = next {
+        if sink.send(message(data)).await.is_err() {
+            return;
+        }
+        next = loop {
+            tokio::select! {
+                part = parts.recv() => break part.and_then(Result::ok),
+                message = stream.next() => match message {
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                    // Reading answers pings.
+                    Some(Ok(_)) => {}
+                },
+            }
+        };
+    }
+    let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    if sink.send(Message::Close(Some(frame))).await.is_ok() {
+        let rest = async { while let Some(Ok(_)) = stream.next().await {} };
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), rest).await;
+    }
+}
+
 async fn write(
     mut sink: SplitSink<WebSocketStream<Io>, Message>,
     mut messages: mpsc::Receiver<Message>,
