@@ -6,9 +6,12 @@
 //!
 //! To add one: write its module, with `pub async fn run(Context) -> anyhow::Result<()>`, and add its row to [`TABLE`].
 
+mod cluster_role_aggregation;
 mod common;
 mod config;
 mod context;
+mod cronjob;
+mod daemonset;
 mod deployment;
 mod endpoints;
 mod gc;
@@ -49,6 +52,9 @@ table! {
     "endpoints-controller" => endpoints::run_endpoints,
     "endpointslice-mirroring-controller" => endpoints::run_mirroring,
     "garbage-collector-controller" => gc::run,
+    "daemonset-controller" => daemonset::run,
+    "cronjob-controller" => cronjob::run,
+    "clusterrole-aggregation-controller" => cluster_role_aggregation::run,
     "job-controller" => job::run,
     "statefulset-controller" => statefulset::run,
     "namespace-controller" => namespace::run,

@@ -4,6 +4,6 @@ mod eviction;
 mod health;
 mod ipam;
 
-pub use eviction::{disrupt, run as run_eviction};
+pub use eviction::{disrupt, run as run_eviction, tolerates};
 pub use health::run as run_lifecycle;
 pub use ipam::run as run_ipam;
