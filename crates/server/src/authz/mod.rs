@@ -2,6 +2,7 @@
 //! the Node authorizer, RBAC. None of ours denies outright, so "no opinion" from all is a refusal.
 
 pub mod escalation;
+pub mod guard;
 pub mod node;
 pub mod rbac;
 
