@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use caravel_api::status::ApiError;
 use futures::Stream;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use std::collections::VecDeque;
 use std::pin::Pin;

@@ -30,7 +30,7 @@ pub fn encode(object: &Value) -> Result<Encoded, serde_json::Error> {
     out.extend_from_slice(BEFORE_REVISION.as_bytes());
     let revision_at = out.len();
     out.push(b'"');
-    let mut pair = |out: &mut Vec<u8>, key: &str, value: &Value| -> Result<(), serde_json::Error> {
+    let pair = |out: &mut Vec<u8>, key: &str, value: &Value| -> Result<(), serde_json::Error> {
         out.push(b',');
         serde_json::to_writer(&mut *out, key)?;
         out.push(b':');

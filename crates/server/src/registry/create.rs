@@ -1,14 +1,13 @@
 //! CREATE.
 
 use super::options::WriteOptions;
-use super::strategy;
 use super::{Call, Registry, fields, keys, services, store_error};
 use crate::admission::{Operation, Request};
 use crate::clock::rfc3339_seconds;
 use crate::rules;
 use caravel_api::kinds::Kind;
 use caravel_api::status::ApiError;
-use caravel_api::{meta, names};
+use caravel_api::{meta, names, strategy};
 use caravel_store::{Change, Entry, Error as StoreError, Expect, Write, splice_revision};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -199,7 +198,7 @@ impl Registry {
         for _ in 0..ALLOCATION_ATTEMPTS {
             let mut candidate = object.clone();
             let claims = self.services.allocate(self, &mut candidate, None).await?;
-            match self.commit_new(kind, namespace, &candidate, claims.writes, options.dry_run).await {
+            match self.commit_new(kind, namespace, &candidate, claims.writes.clone(), options.dry_run).await {
                 Err(error) if error.reason == services::TAKEN => {
                     claims.explain(&error)?;
                 }

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use caravel_api::kinds::Kind;
 use caravel_api::meta::Filter;
-use caravel_api::selector::{FieldSelector, LabelSelector};
+use caravel_api::selector::{FieldDef, FieldForm, FieldSelector, LabelSelector};
 use caravel_api::status::ApiError;
 use caravel_store::{At, Entry, Error as StoreError, Revision};
 use serde_json::{Value, json};
@@ -84,8 +84,9 @@ pub fn filter(kind: &Kind, labels: &str, fields: &str) -> Result<Filter, ApiErro
     let labels = LabelSelector::parse(labels)
         .map_err(|e| ApiError::bad_request(format!("unable to parse requirement: {}", e.0)))?;
     let fields = FieldSelector::parse(fields).map_err(|e| ApiError::bad_request(e.0))?;
-    let custom = kind.custom.as_ref().map(|c| c.selectable_fields.as_slice()).unwrap_or_default();
-    Filter::new(&kind.group, &kind.plural, labels, &fields, custom).map_err(|e| ApiError::bad_request(e.0))
+    let selectable = kind.custom.as_ref().map(|c| c.selectable_fields.as_slice()).unwrap_or_default();
+    let custom: Vec<FieldDef> = selectable.iter().map(|path| FieldDef::custom(path, FieldForm::Text)).collect();
+    Filter::new(&kind.group, &kind.plural, labels, &fields, &custom).map_err(|e| ApiError::bad_request(e.0))
 }
 
 impl Registry {

@@ -1,8 +1,7 @@
-//! What only Pods have: binding to a node, and resizing in place.
+//! What only Pods have: binding to a node.
 
 use super::create::Stored;
 use super::options::WriteOptions;
-use super::strategy;
 use super::update::{Change, Update};
 use super::{Call, Registry};
 use crate::clock::rfc3339_seconds;
@@ -113,46 +112,5 @@ fn scheduled(pod: &mut Value, now: &str) {
     match conditions.iter_mut().find(|c| c.get("type").and_then(Value::as_str) == Some("PodScheduled")) {
         Some(present) => *present = condition,
         None => conditions.push(condition),
-    }
-}
-
-/// `pods/resize` changes nothing but the resources (and resize policies) of containers that are there.
-pub(super) fn prepare_resize(object: &mut Value, old: &Value) {
-    let mut spec = old.get("spec").cloned().unwrap_or_default();
-    for list in ["containers", "initContainers"] {
-        let wanted = object.pointer(&format!("/spec/{list}")).and_then(Value::as_array).cloned().unwrap_or_default();
-        let Some(present) = spec.get_mut(list).and_then(Value::as_array_mut) else { continue };
-        for container in present {
-            let name = container.get("name").cloned();
-            let Some(new) = wanted.iter().find(|c| c.get("name") == name.as_ref()) else { continue };
-            for field in ["resources", "resizePolicy"] {
-                match new.get(field) {
-                    Some(value) => container[field] = value.clone(),
-                    None => {
-                        if let Some(map) = container.as_object_mut() {
-                            map.remove(field);
-                        }
-                    }
-                }
-            }
-        }
-    }
-    if let Some(resources) = object.pointer("/spec/resources") {
-        spec["resources"] = resources.clone();
-    }
-    object["spec"] = spec;
-    strategy::prepare_narrow(object, old, &["spec"]);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn resizing_touches_resources_only() {
-        let old = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "containers": [{"name": "a", "image": "x", "resources": {"limits": {"cpu": "1"}}}]}});
-        let mut new = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a", "image": "evil", "resources": {"limits": {"cpu": "2"}}}, {"name": "b"}]}});
-        prepare_resize(&mut new, &old);
-        assert_eq!(new["spec"], json!({"nodeName": "n", "containers": [{"name": "a", "image": "x", "resources": {"limits": {"cpu": "2"}}}]}));
     }
 }

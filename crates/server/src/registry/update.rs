@@ -15,6 +15,7 @@ use caravel_api::kinds::Kind;
 use caravel_api::meta;
 use caravel_api::patch;
 use caravel_api::status::ApiError;
+use caravel_api::strategy::prepare_update;
 use caravel_store::{At, Change as StoreChange, Entry, Error as StoreError, Expect, Write};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -375,24 +376,11 @@ impl From<ApiError> for Again {
 /// Lets through what the door lets through.
 fn pass_door(kind: &Kind, subresource: &str, object: &mut Value, old: &Value) {
     match subresource {
-        "status" => strategy::prepare_status(kind, object, old),
-        "approval" => {
-            // Only the Approved and Denied conditions may be set here.
-            let wanted = object.pointer("/status/conditions").cloned();
-            strategy::prepare_status(kind, object, old);
-            let mut status = old.get("status").cloned().unwrap_or_else(|| json!({}));
-            if let Some(wanted) = wanted {
-                status["conditions"] = wanted;
-            }
-            object["status"] = status;
-        }
-        "ephemeralcontainers" => strategy::prepare_narrow(object, old, &["spec", "ephemeralContainers"]),
-        "resize" => super::pods::prepare_resize(object, old),
-        "finalize" => strategy::prepare_narrow(object, old, &["spec", "finalizers"]),
-        _ => strategy::prepare_update(kind, object, old),
-    }
-    if !matches!(subresource, "" | "status" | "approval") {
-        strategy::count_generation(kind, object, old);
+        // The server's own change: it knows what it does, and it is no change of what the user wants.
+        "binding" => meta::set(object, "generation", meta::generation(old)),
+        // A Scale was turned into a change of the spec before.
+        "scale" => prepare_update(kind, "", object, old),
+        door => prepare_update(kind, door, object, old),
     }
 }
 

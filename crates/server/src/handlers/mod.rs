@@ -1,0 +1,281 @@
+//! From a request to its answer: authentication → impersonation → flow control → authorization → the handler.
+
+pub mod documents;
+pub mod health;
+pub mod paths;
+pub mod present;
+pub mod resource;
+pub mod reviews;
+pub mod special;
+pub mod watch;
+
+use crate::authn::{AuthnError, UserInfo, impersonate, tokens};
+use crate::authz::{Attributes, ResourceTarget, Target};
+use crate::flow::{Class, Room};
+use crate::http::body::{Body, RequestBody};
+use crate::http::negotiate::MediaType;
+use crate::http::{compress, respond};
+use crate::registry::Call;
+use crate::request_info::RequestInfo;
+use crate::server::{Origin, Server};
+use caravel_api::status::ApiError;
+use futures::FutureExt as _;
+use http::header::{AUTHORIZATION, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+/// Everything that a handler knows of its request.
+pub struct Inbound {
+    /// Method, path, headers, extensions.
+    pub parts: Parts,
+    /// The body, not read yet.
+    pub body: RequestBody,
+    /// What the request is about.
+    pub info: RequestInfo,
+    /// On whose behalf.
+    pub call: Arc<Call>,
+}
+
+impl Inbound {
+    /// The query string, raw.
+    pub fn query(&self) -> &str {
+        self.parts.uri.query().unwrap_or_default()
+    }
+}
+
+impl Server {
+    /// Answers one request. Never fails and never panics: what goes wrong is an answer.
+    pub(crate) async fn answer(self: Arc<Self>, request: Request<RequestBody>, origin: Origin) -> Response<Body> {
+        let began = Instant::now();
+        let (parts, body) = request.into_parts();
+        let info = RequestInfo::parse(&parts.method, &parts.uri);
+        let audit_id = parts
+            .headers
+            .get("audit-id")
+            .filter(|v| v.len() <= 64)
+            .cloned()
+            .or_else(|| HeaderValue::try_from(uuid::Uuid::new_v4().to_string()).ok());
+        let head = parts.method == Method::HEAD;
+        let gzip = compress::wanted(&parts.headers) && !matches!(origin, Origin::Local(_));
+        let summary = info.clone();
+        let work = AssertUnwindSafe(self.clone().process(parts, body, info, origin)).catch_unwind().await;
+        let mut response = match work {
+            Ok(response) => response,
+            Err(panic) => {
+                self.metrics.panics.inc();
+                let text = panic
+                    .downcast_ref::<&str>()
+                    .map(|s| (*s).to_owned())
+                    .or_else(|| panic.downcast_ref::<String>().cloned())
+                    .unwrap_or_default();
+                tracing::error!(path = %summary.path, verb = %summary.verb, panic = %text, "a request panicked");
+                respond::error(
+                    &ApiError::internal("this request caused a fault in the server, which went on"),
+                    MediaType::Json,
+                )
+            }
+        };
+        if let Some(id) = audit_id {
+            response.headers_mut().insert("audit-id", id);
+        }
+        if gzip {
+            response = compress::gzip(response);
+        }
+        if head {
+            let length = response.body().len();
+            *response.body_mut() = Body::Empty;
+            if let Some(length) = length {
+                response.headers_mut().insert(http::header::CONTENT_LENGTH, HeaderValue::from(length));
+            }
+        }
+        let known = summary.is_resource && response.status() != 404;
+        self.metrics.finished(&summary, response.status().as_u16(), began.elapsed(), known);
+        response
+    }
+
+    async fn process(self: Arc<Self>, mut parts: Parts, body: RequestBody, info: RequestInfo, origin: Origin) -> Response<Body> {
+        if self.ending.load(Ordering::Acquire) && matches!(origin, Origin::Remote(_)) {
+            // The client's next request should go elsewhere.
+            let response = self.clone().authenticated(&mut parts, body, info, origin).await;
+            let mut response = response.unwrap_or_else(|e| respond::error(&e, MediaType::Json));
+            response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+            return response;
+        }
+        match self.clone().authenticated(&mut parts, body, info, origin).await {
+            Ok(response) => response,
+            Err(error) => respond::error(&error, MediaType::Json),
+        }
+    }
+
+    async fn authenticated(
+        self: Arc<Self>,
+        parts: &mut Parts,
+        body: RequestBody,
+        info: RequestInfo,
+        origin: Origin,
+    ) -> Result<Response<Body>, ApiError> {
+        let user = self.identify(parts, &info, &origin).await?;
+        let user = self.impersonated(parts, user)?;
+        let class = Class::of(&user);
+        let long = info.is_long_running(&parts.uri);
+        let exempt = !info.is_resource && health::is_health(&info.path);
+        let room = match (long, exempt) {
+            (true, _) => Some(self.flow.enter_long(class)?),
+            (false, true) => None,
+            (false, false) => Some(self.flow.enter(class).await?),
+        };
+        self.authorizer.check(&Attributes::of(&user, &info))?;
+        let call = Arc::new(Call::new(user, manager_of(parts)));
+        let placeholder = Request::new(()).into_parts().0;
+        let inbound = Inbound { parts: std::mem::replace(parts, placeholder), body, info, call: call.clone() };
+        let mutating = !matches!(inbound.parts.method, Method::GET | Method::HEAD);
+        let mut response = if long {
+            self.metrics.long_running.inc();
+            let guard = LongGuard { server: self.clone(), _room: room };
+            hold(self.clone().dispatch(inbound).await?, guard)
+        } else {
+            let gauge = self.metrics.in_flight(mutating);
+            gauge.inc();
+            let result = tokio::time::timeout(self.config.request_timeout, self.clone().dispatch(inbound)).await;
+            gauge.dec();
+            drop(room);
+            result.unwrap_or_else(|_| {
+                Err(ApiError::timeout("request did not complete within the allotted timeout", 0))
+            })?
+        };
+        let warnings = std::mem::take(&mut *call.warnings.lock());
+        respond::warnings(&mut response, &warnings);
+        Ok(response)
+    }
+
+    /// Who asks.
+    async fn identify(&self, parts: &mut Parts, info: &RequestInfo, origin: &Origin) -> Result<Arc<UserInfo>, ApiError> {
+        let peer = match origin {
+            Origin::Local(identity) => return Ok(identity.clone()),
+            Origin::Remote(peer) => peer,
+        };
+        let mut failed: Option<AuthnError> = None;
+        if !peer.peer.certificates.is_empty() {
+            let identity = peer.identity.get_or_init(|| self.x509.authenticate(&peer.peer.certificates));
+            match identity.as_ref().map_err(Clone::clone).and_then(|i| self.x509.recheck(i)) {
+                Ok(user) => return Ok(user),
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some(token) = bearer_token(parts) {
+            // The token is a credential: nothing behind this point needs to see it.
+            parts.headers.remove(AUTHORIZATION);
+            match self.authenticate_token(&token, self.service_accounts.audiences()).await {
+                Ok(found) => return Ok(found.user),
+                Err(error) => failed = Some(error),
+            }
+        } else if parts.headers.contains_key(AUTHORIZATION) {
+            failed = Some(AuthnError::UnknownToken);
+        }
+        match failed {
+            Some(error) => {
+                tracing::debug!(%error, path = %info.path, from = %peer.peer.address, "a request could not be authenticated");
+                Err(ApiError::unauthorized("Unauthorized"))
+            }
+            None if health::is_anonymous(&info.path) && !info.is_resource => Ok(Arc::new(UserInfo::anonymous())),
+            None => Err(ApiError::unauthorized("Unauthorized")),
+        }
+    }
+
+    /// The user of a bearer token.
+    pub(crate) async fn authenticate_token(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<crate::authn::Authenticated, AuthnError> {
+        if let Some(user) = self.tokens.authenticate(token) {
+            return Ok(crate::authn::Authenticated { user, audiences: vec![] });
+        }
+        if let Some((id, secret)) = tokens::bootstrap_parts(token) {
+            let user = tokens::bootstrap(&self.registry, id, secret).await?;
+            return Ok(crate::authn::Authenticated { user, audiences: vec![] });
+        }
+        if self.service_accounts.claims(token) {
+            return self.service_accounts.authenticate(&self.registry, token, audiences).await;
+        }
+        Err(AuthnError::UnknownToken)
+    }
+
+    /// The identity to act as, when the headers ask for another and the user may take it.
+    fn impersonated(&self, parts: &mut Parts, user: Arc<UserInfo>) -> Result<Arc<UserInfo>, ApiError> {
+        let Some((other, needed)) = impersonate::requested(&parts.headers)? else { return Ok(user) };
+        for one in &needed {
+            self.authorizer.check(&Attributes {
+                user: &user,
+                verb: "impersonate",
+                target: Target::Resource(ResourceTarget {
+                    group: one.group,
+                    version: "v1",
+                    namespace: &one.namespace,
+                    resource: one.resource,
+                    subresource: &one.subresource,
+                    name: &one.name,
+                }),
+            })?;
+        }
+        let keys: Vec<_> = parts.headers.keys().filter(|k| k.as_str().starts_with("impersonate-")).cloned().collect();
+        for key in keys {
+            parts.headers.remove(key);
+        }
+        Ok(Arc::new(other))
+    }
+
+    async fn dispatch(self: Arc<Self>, inbound: Inbound) -> Result<Response<Body>, ApiError> {
+        if inbound.info.is_resource { self.resource(inbound).await } else { self.path(inbound).await }
+    }
+}
+
+struct LongGuard {
+    server: Arc<Server>,
+    _room: Option<Room>,
+}
+
+impl Drop for LongGuard {
+    fn drop(&mut self) {
+        self.server.metrics.long_running.dec();
+    }
+}
+
+/// Keeps `guard` as long as the answer's body is being sent.
+fn hold<G: Send + 'static>(mut response: Response<Body>, guard: G) -> Response<Body> {
+    use futures::StreamExt as _;
+    let body = std::mem::take(response.body_mut());
+    *response.body_mut() = match body {
+        Body::Stream(stream) => Body::stream(stream.map(move |piece| {
+            let _ = &guard;
+            piece
+        })),
+        other => other,
+    };
+    response
+}
+
+fn bearer_token(parts: &Parts) -> Option<String> {
+    if let Some(value) = parts.headers.get(AUTHORIZATION) {
+        let text = value.to_str().ok()?;
+        let (scheme, token) = text.split_once(' ')?;
+        return scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned()).filter(|t| !t.is_empty());
+    }
+    // Browsers cannot set headers on WebSockets: they carry the token as a subprotocol.
+    use base64::Engine as _;
+    let protocols = parts.headers.get("sec-websocket-protocol")?.to_str().ok()?;
+    let encoded =
+        protocols.split(',').map(str::trim).find_map(|p| p.strip_prefix("base64url.bearer.authorization.k8s.io."))?;
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(encoded.trim_end_matches('=')).ok()?;
+    String::from_utf8(bytes).ok()
+}
+
+/// The first word of the user agent, up to a slash: who writes when the request does not say.
+fn manager_of(parts: &Parts) -> String {
+    let agent = parts.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    agent.split('/').next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(128).collect()
+}
