@@ -125,7 +125,9 @@ impl Flow {
 
     /// Room for a long-running request, or none.
     pub fn enter_long(&self, class: Class) -> Result<Room, ApiError> {
-        let refused = |_| ApiError::too_many_requests("too many watches and other long requests are open, please try again later", 5);
+        let refused = |_| {
+            ApiError::too_many_requests("too many watches and other long requests are open, please try again later", 5)
+        };
         let narrow = match class {
             Class::System => None,
             _ => Some(self.long_other.clone().try_acquire_owned().map_err(refused)?),

@@ -216,7 +216,11 @@ mod tests {
         let table: &[(&str, &str, [&str; 7])] = &[
             ("GET", "/api/v1/namespaces", ["list", "", "v1", "", "namespaces", "", ""]),
             ("GET", "/api/v1/namespaces/other", ["get", "", "v1", "other", "namespaces", "", "other"]),
-            ("PUT", "/api/v1/namespaces/other/finalize", ["update", "", "v1", "other", "namespaces", "finalize", "other"]),
+            (
+                "PUT",
+                "/api/v1/namespaces/other/finalize",
+                ["update", "", "v1", "other", "namespaces", "finalize", "other"],
+            ),
             ("PUT", "/api/v1/namespaces/other/status", ["update", "", "v1", "other", "namespaces", "status", "other"]),
             ("GET", "/api/v1/namespaces/other/pods", ["list", "", "v1", "other", "pods", "", ""]),
             ("HEAD", "/api/v1/namespaces/other/pods/foo", ["get", "", "v1", "other", "pods", "", "foo"]),
@@ -229,7 +233,11 @@ mod tests {
             ("POST", "/api/v1/namespaces/other/pods", ["create", "", "v1", "other", "pods", "", ""]),
             ("DELETE", "/api/v1/namespaces/other/pods", ["deletecollection", "", "v1", "other", "pods", "", ""]),
             ("DELETE", "/api/v1/namespaces/other/pods/foo", ["delete", "", "v1", "other", "pods", "", "foo"]),
-            ("PATCH", "/apis/apps/v1/namespaces/x/deployments/d/scale", ["patch", "apps", "v1", "x", "deployments", "scale", "d"]),
+            (
+                "PATCH",
+                "/apis/apps/v1/namespaces/x/deployments/d/scale",
+                ["patch", "apps", "v1", "x", "deployments", "scale", "d"],
+            ),
             ("GET", "/apis/apps/v1/deployments", ["list", "apps", "v1", "", "deployments", "", ""]),
             ("GET", "/api/v1/pods?fieldSelector=metadata.name%3Dp", ["list", "", "v1", "", "pods", "", "p"]),
             ("GET", "/api/v1/pods?watch=1&fieldSelector=metadata.name=p", ["watch", "", "v1", "", "pods", "", "p"]),
@@ -242,7 +250,13 @@ mod tests {
             let info = parse(method, uri);
             assert!(info.is_resource, "{uri}");
             let got = [
-                &info.verb, &info.group, &info.version, &info.namespace, &info.resource, &info.subresource, &info.name,
+                &info.verb,
+                &info.group,
+                &info.version,
+                &info.namespace,
+                &info.resource,
+                &info.subresource,
+                &info.name,
             ];
             assert_eq!(got, [verb, group, version, namespace, resource, subresource, name], "{method} {uri}");
         }
@@ -292,6 +306,9 @@ mod tests {
     fn decoding_is_lenient() {
         assert_eq!(percent_decode("a%2Fb%zz%"), "a/b%zz%");
         let pairs: Vec<_> = query_pairs("a=1+2&b&=c&d=%3D").collect();
-        assert_eq!(pairs, [("a".into(), "1 2".into()), ("b".into(), "".into()), ("".into(), "c".into()), ("d".into(), "=".into())]);
+        assert_eq!(
+            pairs,
+            [("a".into(), "1 2".into()), ("b".into(), "".into()), ("".into(), "c".into()), ("d".into(), "=".into())]
+        );
     }
 }

@@ -91,14 +91,8 @@ impl Server {
         let x509 = X509::new(&[pki.ca.cert_der()], config.clock.clone()).map_err(OpenError::Config)?;
         let authorizer = Arc::new(Authorizer::default());
         let allocator = Allocator::new(ranges, config.node_ports.clone());
-        let registry = Arc::new(Registry::new(
-            store,
-            config.clock.clone(),
-            authorizer.clone(),
-            allocator,
-            seal,
-            config.event_ttl,
-        ));
+        let registry =
+            Arc::new(Registry::new(store, config.clock.clone(), authorizer.clone(), allocator, seal, config.event_ttl));
         let server = Arc::new(Self {
             tokens: StaticTokens::new(config.tokens.clone()),
             flow: Flow::new(config.max_in_flight, config.max_long_running),

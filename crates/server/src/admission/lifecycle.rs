@@ -25,11 +25,7 @@ impl Plugin for NamespaceLifecycle {
         }
     }
 
-    fn mutate<'a>(
-        &'a self,
-        request: &'a mut Request,
-        context: &'a Context<'a>,
-    ) -> BoxFuture<'a, Result<(), ApiError>> {
+    fn mutate<'a>(&'a self, request: &'a mut Request, context: &'a Context<'a>) -> BoxFuture<'a, Result<(), ApiError>> {
         Box::pin(async move {
             if request.operation == Operation::Delete {
                 if IMMORTAL.contains(&request.name.as_str()) {

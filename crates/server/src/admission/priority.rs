@@ -25,11 +25,7 @@ impl Plugin for Priority {
         pod || class
     }
 
-    fn mutate<'a>(
-        &'a self,
-        request: &'a mut Request,
-        context: &'a Context<'a>,
-    ) -> BoxFuture<'a, Result<(), ApiError>> {
+    fn mutate<'a>(&'a self, request: &'a mut Request, context: &'a Context<'a>) -> BoxFuture<'a, Result<(), ApiError>> {
         Box::pin(async move {
             if request.kind.plural != "pods" {
                 return Ok(());
@@ -46,9 +42,7 @@ impl Plugin for Priority {
                 default_class(context).await?
             } else {
                 let found = context.registry.object("scheduling.k8s.io", "priorityclasses", "", wanted).await?;
-                Some(found.ok_or_else(|| {
-                    request.forbidden(format!("no PriorityClass with name {wanted} was found"))
-                })?)
+                Some(found.ok_or_else(|| request.forbidden(format!("no PriorityClass with name {wanted} was found")))?)
             };
             let name = class.as_ref().and_then(|c| c.pointer("/metadata/name")).and_then(Value::as_str);
             let value = class.as_ref().and_then(|c| c.get("value")).and_then(Value::as_i64).unwrap_or(0);
@@ -92,9 +86,9 @@ impl Plugin for Priority {
             let Some(class) = request.object.as_ref() else { return Ok(()) };
             let value = class.get("value").and_then(Value::as_i64).unwrap_or(0);
             if value > HIGHEST_USER && !request.name.starts_with(SYSTEM_PREFIX) {
-                return Err(request.forbidden(format!(
-                    "maximum allowed value of a user defined priority is {HIGHEST_USER}"
-                )));
+                return Err(
+                    request.forbidden(format!("maximum allowed value of a user defined priority is {HIGHEST_USER}"))
+                );
             }
             if class.get("globalDefault").and_then(Value::as_bool) == Some(true)
                 && let Some(other) = default_class(context).await?

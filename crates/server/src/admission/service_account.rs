@@ -25,11 +25,7 @@ impl Plugin for ServiceAccount {
         request.operation == Operation::Create && request.is("", "pods")
     }
 
-    fn mutate<'a>(
-        &'a self,
-        request: &'a mut Request,
-        context: &'a Context<'a>,
-    ) -> BoxFuture<'a, Result<(), ApiError>> {
+    fn mutate<'a>(&'a self, request: &'a mut Request, context: &'a Context<'a>) -> BoxFuture<'a, Result<(), ApiError>> {
         Box::pin(async move {
             let Some(pod) = request.object.as_mut() else { return Ok(()) };
             if caravel_api::meta::annotation(pod, MIRROR).is_some() {
@@ -55,7 +51,8 @@ impl Plugin for ServiceAccount {
             }
             let no_secrets = pod["spec"].get("imagePullSecrets").and_then(Value::as_array).is_none_or(Vec::is_empty);
             if no_secrets
-                && let Some(secrets) = account.get("imagePullSecrets").filter(|s| s.as_array().is_some_and(|a| !a.is_empty()))
+                && let Some(secrets) =
+                    account.get("imagePullSecrets").filter(|s| s.as_array().is_some_and(|a| !a.is_empty()))
             {
                 pod["spec"]["imagePullSecrets"] = secrets.clone();
             }
@@ -204,7 +201,8 @@ mod tests {
 
     #[test]
     fn the_token_is_mounted_once() {
-        let mut spec = json!({"containers": [{"name": "a"}, {"name": "b", "volumeMounts": [{"mountPath": MOUNT, "name": "x"}]}]});
+        let mut spec =
+            json!({"containers": [{"name": "a"}, {"name": "b", "volumeMounts": [{"mountPath": MOUNT, "name": "x"}]}]});
         mount_token(&mut spec, "abcde");
         assert_eq!(spec["volumes"][0]["name"], "kube-api-access-abcde");
         assert_eq!(spec["containers"][0]["volumeMounts"][0]["name"], "kube-api-access-abcde");

@@ -42,9 +42,7 @@ fn add_tolerations(pod: &mut Value) {
     let added: Vec<Value> = TAINTS
         .iter()
         .filter(|taint| !tolerated(taint))
-        .map(|taint| {
-            json!({"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS})
-        })
+        .map(|taint| json!({"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS}))
         .collect();
     if !added.is_empty() {
         spec.insert("tolerations".into(), present.iter().cloned().chain(added).collect());

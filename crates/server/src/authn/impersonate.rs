@@ -73,10 +73,12 @@ fn needed(user: &UserInfo) -> Vec<Needed> {
         all.push(plain("authentication.k8s.io", "uids", &user.uid));
     }
     for (key, values) in &user.extra {
-        all.extend(values.iter().map(|value| Needed {
-            subresource: key.clone(),
-            ..plain("authentication.k8s.io", "userextras", value)
-        }));
+        all.extend(
+            values.iter().map(|value| Needed {
+                subresource: key.clone(),
+                ..plain("authentication.k8s.io", "userextras", value)
+            }),
+        );
     }
     all
 }

@@ -53,8 +53,7 @@ impl SigningKey {
         let mut token = URL_SAFE_NO_PAD.encode(header);
         token.push('.');
         token.push_str(&URL_SAFE_NO_PAD.encode(claims.to_string()));
-        let signature =
-            self.pair.sign(&self.random, token.as_bytes()).map_err(|e| JwtError::Key(e.to_string()))?;
+        let signature = self.pair.sign(&self.random, token.as_bytes()).map_err(|e| JwtError::Key(e.to_string()))?;
         token.push('.');
         token.push_str(&URL_SAFE_NO_PAD.encode(signature.as_ref()));
         Ok(token)
@@ -109,8 +108,7 @@ mod tests {
     use super::*;
 
     fn key() -> SigningKey {
-        let document =
-            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).unwrap();
+        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).unwrap();
         SigningKey::from_pkcs8(document.as_ref()).unwrap()
     }
 

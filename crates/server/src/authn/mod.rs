@@ -60,11 +60,7 @@ impl UserInfo {
 
     /// The user of a request without credentials.
     pub fn anonymous() -> Self {
-        Self {
-            name: USER_ANONYMOUS.into(),
-            groups: vec![GROUP_UNAUTHENTICATED.into()],
-            ..Self::default()
-        }
+        Self { name: USER_ANONYMOUS.into(), groups: vec![GROUP_UNAUTHENTICATED.into()], ..Self::default() }
     }
 
     /// Whether the user is in `group`.

@@ -79,7 +79,8 @@ impl ServiceAccounts {
         if number("nbf").is_some_and(|nbf| now + 60 < nbf) {
             return Err(bad("service account token is not valid yet"));
         }
-        let matching: Vec<String> = audiences_of(&claims).filter(|a| audiences.iter().any(|b| b == a)).map(str::to_owned).collect();
+        let matching: Vec<String> =
+            audiences_of(&claims).filter(|a| audiences.iter().any(|b| b == a)).map(str::to_owned).collect();
         if matching.is_empty() {
             return Err(bad("the token is not for this audience"));
         }

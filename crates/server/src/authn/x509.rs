@@ -59,8 +59,7 @@ impl X509 {
 }
 
 fn identity(leaf: &CertificateDer<'_>) -> Result<CertificateIdentity, AuthnError> {
-    let (_, cert) =
-        x509_parser::parse_x509_certificate(leaf).map_err(|e| AuthnError::Certificate(e.to_string()))?;
+    let (_, cert) = x509_parser::parse_x509_certificate(leaf).map_err(|e| AuthnError::Certificate(e.to_string()))?;
     let text = |attribute: &x509_parser::x509::AttributeTypeAndValue<'_>| attribute.as_str().ok().map(str::to_owned);
     let name = cert.subject().iter_common_name().find_map(text).unwrap_or_default();
     if name.is_empty() {

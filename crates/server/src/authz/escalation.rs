@@ -42,9 +42,7 @@ fn covers_resource(owned: &str, wanted: &str) -> bool {
 
 /// Whether one owned rule contains the smallest part `wanted`.
 fn contains(owned: &Rule, wanted: &Rule) -> bool {
-    let any = |owned: &[String], wanted: &[String]| {
-        wanted.iter().all(|w| owned.iter().any(|o| o == "*" || o == w))
-    };
+    let any = |owned: &[String], wanted: &[String]| wanted.iter().all(|w| owned.iter().any(|o| o == "*" || o == w));
     if !any(&owned.verbs, &wanted.verbs) {
         return false;
     }

@@ -53,7 +53,12 @@ pub fn check(
             if object.get("aggregationRule").is_some() && !same("aggregationRule") {
                 // Whoever aggregates may receive anything.
                 vec![
-                    Rule { verbs: vec!["*".into()], groups: vec!["*".into()], resources: vec!["*".into()], ..Rule::default() },
+                    Rule {
+                        verbs: vec!["*".into()],
+                        groups: vec!["*".into()],
+                        resources: vec!["*".into()],
+                        ..Rule::default()
+                    },
                     Rule { verbs: vec!["*".into()], paths: vec!["*".into()], ..Rule::default() },
                 ]
             } else {
@@ -61,7 +66,9 @@ pub fn check(
             }
         }
         "rolebindings" | "clusterrolebindings" => {
-            if old.is_some_and(|old| old.get("subjects") == object.get("subjects") && old.get("roleRef") == object.get("roleRef")) {
+            if old.is_some_and(|old| {
+                old.get("subjects") == object.get("subjects") && old.get("roleRef") == object.get("roleRef")
+            }) {
                 return Ok(());
             }
             let role = object.pointer("/roleRef/name").and_then(Value::as_str).unwrap_or_default();

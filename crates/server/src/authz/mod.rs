@@ -74,12 +74,8 @@ impl<'a> Attributes<'a> {
                 } else {
                     format!("{}/{}", r.resource, r.subresource)
                 };
-                let attempt = Attempt::Resource {
-                    verb: self.verb,
-                    group: r.group,
-                    resource: &resource,
-                    namespace: r.namespace,
-                };
+                let attempt =
+                    Attempt::Resource { verb: self.verb, group: r.group, resource: &resource, namespace: r.namespace };
                 let mut why = forbidden_message(&self.user.name, attempt);
                 if !reason.is_empty() {
                     why = format!("{why}: {reason}");

@@ -66,7 +66,8 @@ fn collect(value: &Value, out: &mut References) {
                     "secret" => out.secrets.extend(name("secretName").or_else(|| name("name"))),
                     "imagePullSecrets" => {
                         let all = value.as_array().into_iter().flatten();
-                        out.secrets.extend(all.filter_map(|r| r.get("name").and_then(Value::as_str).map(str::to_owned)));
+                        out.secrets
+                            .extend(all.filter_map(|r| r.get("name").and_then(Value::as_str).map(str::to_owned)));
                     }
                     "azureFile" => out.secrets.extend(name("secretName")),
                     "persistentVolumeClaim" => out.claims.extend(name("claimName")),
@@ -135,6 +136,11 @@ impl NodeGraph {
         self.graph.write().remove(namespace, name);
     }
 
+    /// Namespace and name of every known Pod.
+    pub fn names(&self) -> Vec<(String, String)> {
+        self.graph.read().nodes.keys().cloned().collect()
+    }
+
     fn any(&self, node: &str, namespace: &str, test: impl Fn(&References) -> bool) -> bool {
         let graph = self.graph.read();
         graph
@@ -164,9 +170,7 @@ impl NodeGraph {
             if yes {
                 Decision::Allowed(String::new())
             } else {
-                Decision::NoOpinion(format!(
-                    "no relationship found between node '{node}' and this object"
-                ))
+                Decision::NoOpinion(format!("no relationship found between node '{node}' and this object"))
             }
         };
         let no = |why: &str| Decision::NoOpinion(why.to_owned());
@@ -270,8 +274,15 @@ mod tests {
         }}));
         let n1 = UserInfo::new("system:node:n1", &["system:nodes"]);
         let n2 = UserInfo::new("system:node:n2", &["system:nodes"]);
-        let ask = |user: &UserInfo, verb: &str, group: &str, resource: &str, subresource: &str, ns: &str, name: &str| {
-            let target = Target::Resource(ResourceTarget { group, version: "v1", namespace: ns, resource, subresource, name });
+        let ask = |user: &UserInfo,
+                   verb: &str,
+                   group: &str,
+                   resource: &str,
+                   subresource: &str,
+                   ns: &str,
+                   name: &str| {
+            let target =
+                Target::Resource(ResourceTarget { group, version: "v1", namespace: ns, resource, subresource, name });
             graph.authorize(&Attributes { user, verb, target }).allowed()
         };
         for secret in ["pull", "env", "vol", "proj"] {

@@ -255,6 +255,16 @@ impl Rbac {
         }
     }
 
+    /// Namespace and name of every known object, namespaced or not.
+    pub fn names(&self, kind: PolicyKind, namespaced: bool) -> Vec<(String, String)> {
+        let policy = self.policy.read();
+        let keep = |key: &&Key| key.0.is_empty() != namespaced;
+        match kind {
+            PolicyKind::Role => policy.roles.keys().filter(keep).cloned().collect(),
+            PolicyKind::Binding => policy.bindings.keys().filter(keep).cloned().collect(),
+        }
+    }
+
     /// Decides. Never denies: what no rule allows is left without opinion.
     pub fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
         let namespace = match attributes.target {
@@ -316,15 +326,35 @@ mod tests {
             {"nonResourceURLs": ["/logs/*", "/healthz"], "verbs": ["get"]},
         ]});
         rbac.put(PolicyKind::Role, "", "reader", &role);
-        rbac.put(PolicyKind::Role, "ns", "reader", &json!({"rules": [
-            {"apiGroups": ["apps"], "resources": ["*"], "verbs": ["*"]}]}));
-        rbac.put(PolicyKind::Binding, "", "all", &json!({
-            "subjects": [{"kind": "Group", "name": "readers"}], "roleRef": {"kind": "ClusterRole", "name": "reader"}}));
-        rbac.put(PolicyKind::Binding, "ns", "one", &json!({
+        rbac.put(
+            PolicyKind::Role,
+            "ns",
+            "reader",
+            &json!({"rules": [
+            {"apiGroups": ["apps"], "resources": ["*"], "verbs": ["*"]}]}),
+        );
+        rbac.put(
+            PolicyKind::Binding,
+            "",
+            "all",
+            &json!({
+            "subjects": [{"kind": "Group", "name": "readers"}], "roleRef": {"kind": "ClusterRole", "name": "reader"}}),
+        );
+        rbac.put(
+            PolicyKind::Binding,
+            "ns",
+            "one",
+            &json!({
             "subjects": [{"kind": "ServiceAccount", "name": "sa"}, {"kind": "User", "name": "jane"}],
-            "roleRef": {"kind": "Role", "name": "reader"}}));
-        rbac.put(PolicyKind::Binding, "ns", "two", &json!({
-            "subjects": [{"kind": "User", "name": "joe"}], "roleRef": {"kind": "ClusterRole", "name": "reader"}}));
+            "roleRef": {"kind": "Role", "name": "reader"}}),
+        );
+        rbac.put(
+            PolicyKind::Binding,
+            "ns",
+            "two",
+            &json!({
+            "subjects": [{"kind": "User", "name": "joe"}], "roleRef": {"kind": "ClusterRole", "name": "reader"}}),
+        );
         rbac
     }
 
@@ -355,7 +385,8 @@ mod tests {
             (&joe, ["list", "", "other", "pods", "", ""], false),
         ];
         for (user, [verb, group, namespace, resource, subresource, name], allowed) in table {
-            let target = Target::Resource(ResourceTarget { group, version: "v1", namespace, resource, subresource, name });
+            let target =
+                Target::Resource(ResourceTarget { group, version: "v1", namespace, resource, subresource, name });
             let attributes = Attributes { user, verb, target };
             assert_eq!(rbac.authorize(&attributes).allowed(), *allowed, "{} {attributes:?}", user.name);
         }

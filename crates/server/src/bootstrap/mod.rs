@@ -1,1 +1,7 @@
+//! What a cluster is born with, and what keeps the server's own knowledge current.
+
+pub mod flow_objects;
+pub mod objects;
 pub mod policy;
+pub mod policy_watch;
+pub mod tasks;

@@ -11,7 +11,9 @@ use std::sync::atomic::Ordering;
 
 /// Paths about health: served even when there is no room for anything else.
 pub fn is_health(path: &str) -> bool {
-    ["/healthz", "/livez", "/readyz"].iter().any(|root| path == *root || path.strip_prefix(root).is_some_and(|r| r.starts_with('/')))
+    ["/healthz", "/livez", "/readyz"]
+        .iter()
+        .any(|root| path == *root || path.strip_prefix(root).is_some_and(|r| r.starts_with('/')))
 }
 
 /// Paths that are answered without credentials: the health endpoints themselves (KEP-4633's narrow default).
@@ -35,9 +37,7 @@ impl Server {
             }
             return Ok(match self.check(one).await {
                 Ok(()) => respond::text(StatusCode::OK, "ok"),
-                Err(why) => {
-                    respond::text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {why}\n"))
-                }
+                Err(why) => respond::text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {why}\n")),
             });
         }
         let (mut verbose, mut excluded) = (false, vec![]);

@@ -23,6 +23,8 @@ use futures::FutureExt as _;
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response};
+use http_body_util::BodyExt as _;
+use parking_lot::Mutex;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,8 +34,8 @@ use std::time::Instant;
 pub struct Inbound {
     /// Method, path, headers, extensions.
     pub parts: Parts,
-    /// The body, not read yet.
-    pub body: RequestBody,
+    /// The body, until somebody reads it.
+    pub body: Mutex<Option<RequestBody>>,
     /// What the request is about.
     pub info: RequestInfo,
     /// On whose behalf.
@@ -41,6 +43,13 @@ pub struct Inbound {
 }
 
 impl Inbound {
+    /// The body, to be read. Once; afterwards it is empty.
+    pub fn take_body(&self) -> RequestBody {
+        self.body.lock().take().unwrap_or_else(|| {
+            RequestBody::new(http_body_util::Empty::new().map_err(|never: std::convert::Infallible| match never {}))
+        })
+    }
+
     /// The query string, raw.
     pub fn query(&self) -> &str {
         self.parts.uri.query().unwrap_or_default()
@@ -97,7 +106,13 @@ impl Server {
         response
     }
 
-    async fn process(self: Arc<Self>, mut parts: Parts, body: RequestBody, info: RequestInfo, origin: Origin) -> Response<Body> {
+    async fn process(
+        self: Arc<Self>,
+        mut parts: Parts,
+        body: RequestBody,
+        info: RequestInfo,
+        origin: Origin,
+    ) -> Response<Body> {
         if self.ending.load(Ordering::Acquire) && matches!(origin, Origin::Remote(_)) {
             // The client's next request should go elsewhere.
             let response = self.clone().authenticated(&mut parts, body, info, origin).await;
@@ -131,7 +146,12 @@ impl Server {
         self.authorizer.check(&Attributes::of(&user, &info))?;
         let call = Arc::new(Call::new(user, manager_of(parts)));
         let placeholder = Request::new(()).into_parts().0;
-        let inbound = Inbound { parts: std::mem::replace(parts, placeholder), body, info, call: call.clone() };
+        let inbound = Inbound {
+            parts: std::mem::replace(parts, placeholder),
+            body: Mutex::new(Some(body)),
+            info,
+            call: call.clone(),
+        };
         let mutating = !matches!(inbound.parts.method, Method::GET | Method::HEAD);
         let mut response = if long {
             self.metrics.long_running.inc();
@@ -143,9 +163,8 @@ impl Server {
             let result = tokio::time::timeout(self.config.request_timeout, self.clone().dispatch(inbound)).await;
             gauge.dec();
             drop(room);
-            result.unwrap_or_else(|_| {
-                Err(ApiError::timeout("request did not complete within the allotted timeout", 0))
-            })?
+            result
+                .unwrap_or_else(|_| Err(ApiError::timeout("request did not complete within the allotted timeout", 0)))?
         };
         let warnings = std::mem::take(&mut *call.warnings.lock());
         respond::warnings(&mut response, &warnings);
@@ -153,7 +172,12 @@ impl Server {
     }
 
     /// Who asks.
-    async fn identify(&self, parts: &mut Parts, info: &RequestInfo, origin: &Origin) -> Result<Arc<UserInfo>, ApiError> {
+    async fn identify(
+        &self,
+        parts: &mut Parts,
+        info: &RequestInfo,
+        origin: &Origin,
+    ) -> Result<Arc<UserInfo>, ApiError> {
         let peer = match origin {
             Origin::Local(identity) => return Ok(identity.clone()),
             Origin::Remote(peer) => peer,

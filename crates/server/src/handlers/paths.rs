@@ -78,15 +78,17 @@ impl Server {
     fn serves_path(&self, path: &str) -> bool {
         let plain = path.trim_end_matches('/');
         health::is_health(plain)
-            || matches!(plain, "" | "/version" | "/api" | "/apis" | "/metrics" | "/openapi/v2" | "/openapi/v3" | "/openid/v1/jwks")
+            || matches!(
+                plain,
+                "" | "/version" | "/api" | "/apis" | "/metrics" | "/openapi/v2" | "/openapi/v3" | "/openid/v1/jwks"
+            )
             || self.root_paths()["paths"].as_array().is_some_and(|all| all.iter().any(|p| p == plain))
     }
 
     fn root_paths(&self) -> Value {
         let kinds = self.registry.kinds();
-        let mut paths: Vec<String> = ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/"]
-            .map(String::from)
-            .to_vec();
+        let mut paths: Vec<String> =
+            ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/"].map(String::from).to_vec();
         let mut groups: Vec<String> = kinds
             .iter()
             .filter(|k| !k.group.is_empty())
@@ -96,10 +98,30 @@ impl Server {
         groups.dedup();
         paths.extend(groups);
         paths.extend(
-            ["/healthz", "/healthz/etcd", "/healthz/log", "/healthz/ping", "/livez", "/livez/etcd", "/livez/log",
-             "/livez/ping", "/metrics", "/metrics/slis", "/openapi/v2", "/openapi/v3", "/openapi/v3/",
-             "/openid/v1/jwks", "/readyz", "/readyz/etcd", "/readyz/informer-sync", "/readyz/log", "/readyz/ping",
-             "/readyz/poststarthook/rbac/bootstrap-roles", "/readyz/shutdown", "/version"]
+            [
+                "/healthz",
+                "/healthz/etcd",
+                "/healthz/log",
+                "/healthz/ping",
+                "/livez",
+                "/livez/etcd",
+                "/livez/log",
+                "/livez/ping",
+                "/metrics",
+                "/metrics/slis",
+                "/openapi/v2",
+                "/openapi/v3",
+                "/openapi/v3/",
+                "/openid/v1/jwks",
+                "/readyz",
+                "/readyz/etcd",
+                "/readyz/informer-sync",
+                "/readyz/log",
+                "/readyz/ping",
+                "/readyz/poststarthook/rbac/bootstrap-roles",
+                "/readyz/shutdown",
+                "/version",
+            ]
             .map(String::from),
         );
         json!({"paths": paths})
@@ -124,7 +146,8 @@ impl Server {
         let document = discovery::aggregated(&kinds, door, version);
         let bytes = serde_json::to_vec(&document).map_err(ApiError::internal)?;
         let etag = crate::handlers::documents::etag(&bytes);
-        let mut response = if inbound.parts.headers.get(IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == etag.as_bytes()) {
+        let mut response = if inbound.parts.headers.get(IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == etag.as_bytes())
+        {
             respond::with(StatusCode::NOT_MODIFIED, "application/json", Body::Empty)
         } else {
             let kind = match version {

@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn clients_say_whether_they_want_it() {
-        for (text, yes) in [("gzip, deflate", true), ("identity", false), ("gzip;q=0", false), ("br, gzip;q=1.0", true)] {
+        for (text, yes) in [("gzip, deflate", true), ("identity", false), ("gzip;q=0", false), ("br, gzip;q=1.0", true)]
+        {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT_ENCODING, text.parse().unwrap());
             assert_eq!(wanted(&headers), yes, "{text}");

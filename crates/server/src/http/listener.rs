@@ -103,8 +103,13 @@ pub async fn serve<C: Connection>(
     let _ = tokio::time::timeout(drain + Duration::from_secs(1), tasks.wait()).await;
 }
 
-async fn converse<S, C: Connection>(io: S, http2: bool, service: Answering<C>, stop: &CancellationToken, drain: Duration)
-where
+async fn converse<S, C: Connection>(
+    io: S,
+    http2: bool,
+    service: Answering<C>,
+    stop: &CancellationToken,
+    drain: Duration,
+) where
     S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     if http2 {

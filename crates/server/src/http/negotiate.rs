@@ -159,7 +159,11 @@ mod tests {
             ("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", true, json(Form::Object)),
             ("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", true, json(Form::Metadata)),
             ("application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io", false, json(Form::Metadata)),
-            ("application/json;q=0.2,application/yaml;q=0.8", false, Ok(Accept { media: MediaType::Yaml, form: Form::Object })),
+            (
+                "application/json;q=0.2,application/yaml;q=0.8",
+                false,
+                Ok(Accept { media: MediaType::Yaml, form: Form::Object }),
+            ),
             ("application/json;as=Nonsense;v=v1;g=meta.k8s.io", false, Err(406)),
         ] {
             assert_eq!(accept(text, list), wanted, "{text}");

@@ -111,12 +111,14 @@ impl Authority {
             let path = cert_path.clone();
             move |reason: String| PkiError::Unusable { path, what, reason }
         };
-        let key = KeyPair::from_pem(&key_pem)
-            .map_err(|e| PkiError::Unusable { path: key_path, what: "private key", reason: e.to_string() })?;
-        let issuer =
-            Issuer::from_ca_cert_pem(&cert_pem, key).map_err(|e| bad("CA certificate")(e.to_string()))?;
-        let cert_der = CertificateDer::from_pem_slice(cert_pem.as_bytes())
-            .map_err(|e| bad("CA certificate")(e.to_string()))?;
+        let key = KeyPair::from_pem(&key_pem).map_err(|e| PkiError::Unusable {
+            path: key_path,
+            what: "private key",
+            reason: e.to_string(),
+        })?;
+        let issuer = Issuer::from_ca_cert_pem(&cert_pem, key).map_err(|e| bad("CA certificate")(e.to_string()))?;
+        let cert_der =
+            CertificateDer::from_pem_slice(cert_pem.as_bytes()).map_err(|e| bad("CA certificate")(e.to_string()))?;
         Ok(Self { cert_pem, cert_der, issuer })
     }
 
@@ -225,8 +227,8 @@ pub fn open_signing_key(dir: &Path, file: &str) -> Result<Vec<u8>, PkiError> {
             key.serialize_pem()
         }
     };
-    let key = KeyPair::from_pem(&pem)
-        .map_err(|e| PkiError::Unusable { path, what: "private key", reason: e.to_string() })?;
+    let key =
+        KeyPair::from_pem(&pem).map_err(|e| PkiError::Unusable { path, what: "private key", reason: e.to_string() })?;
     Ok(key.serialize_der())
 }
 

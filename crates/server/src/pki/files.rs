@@ -7,11 +7,11 @@ use std::path::Path;
 
 /// Makes `dir` (and its parents), readable by the owner only.
 pub fn private_dir(dir: &Path) -> Result<(), PkiError> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(|source| PkiError::File { action: "create", path: dir.to_owned(), source })
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| PkiError::File {
+        action: "create",
+        path: dir.to_owned(),
+        source,
+    })
 }
 
 /// The file's bytes, or `None` when there is no such file.

@@ -1,60 +1,89 @@
-//! Requests that end at a node, a Pod or a Service rather than in the store.
-//!
-//! The server only authorizes and finds the way: streams (exec, attach, port-forward) pass through as raw bytes, and
-//! the node speaks their protocols.
+//! Requests that are passed on: to nodes (logs, exec, attach, port-forward, the node's own endpoints), and to Pods and
+//! Services. Upgraded connections are tunnelled as raw bytes: the node terminates the streaming protocols.
 
-pub mod forward;
-pub mod kubelet;
+mod connect;
+mod forward;
+mod locate;
 
-use crate::pki::{Leaf, Pki};
-use caravel_api::status::ApiError;
+use crate::pki::Pki;
+use parking_lot::RwLock;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::sync::Arc;
 
-pub use forward::{Target, check_address, forward};
-
-/// What goes wrong with our own certificates.
-fn unusable(e: impl std::fmt::Display) -> ApiError {
-    ApiError::internal(format!("the certificate shown to nodes cannot be used: {e}"))
+/// How the server reaches nodes and other backends.
+pub struct Nodes {
+    pki: Arc<Pki>,
+    kubelet: RwLock<(String, Arc<ClientConfig>)>,
+    /// TLS to Pods and Services behind `https:`, whose certificates nobody vouches for.
+    pub(crate) blind: Arc<ClientConfig>,
 }
 
-/// TLS towards nodes: shows the kubelet client certificate. A node's serving certificate is verified against the
-/// cluster's CA when it was signed by it; the node is identified by the address its Node object carries.
-pub fn kubelet_tls(pki: &Pki) -> Result<Arc<rustls::ClientConfig>, ApiError> {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pki.ca.cert_pem().as_bytes()) {
-        roots.add(certificate.map_err(unusable)?).map_err(unusable)?;
+impl Nodes {
+    /// With the client certificate of `pki`.
+    pub fn new(pki: &Arc<Pki>) -> Result<Self, String> {
+        let leaves = pki.leaves();
+        let config = kubelet_config(pki)?;
+        let blind = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .map_err(|e| e.to_string())?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyServer(provider())))
+            .with_no_client_auth();
+        Ok(Self {
+            pki: pki.clone(),
+            kubelet: RwLock::new((leaves.kubelet_client.cert_pem.clone(), config)),
+            blind: Arc::new(blind),
+        })
     }
-    client_config(rustls::ClientConfig::builder().with_root_certificates(roots), &pki.leaves().kubelet_client)
+
+    /// TLS to a kubelet, with the present client certificate.
+    pub(crate) fn kubelet(&self) -> Arc<ClientConfig> {
+        let leaves = self.pki.leaves();
+        {
+            let kept = self.kubelet.read();
+            if kept.0 == leaves.kubelet_client.cert_pem {
+                return kept.1.clone();
+            }
+        }
+        match kubelet_config(&self.pki) {
+            Ok(config) => {
+                *self.kubelet.write() = (leaves.kubelet_client.cert_pem.clone(), config.clone());
+                config
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the renewed kubelet client certificate cannot be used");
+                self.kubelet.read().1.clone()
+            }
+        }
+    }
 }
 
-/// TLS towards Pods and Services (`https:name:port`): upstream does not verify these either, since their certificates
-/// are the application's own; no certificate of ours is shown.
-pub fn unverified_tls() -> Arc<rustls::ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
-    let builder = builder.unwrap_or_else(|_| rustls::ClientConfig::builder());
-    Arc::new(builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAny(provider))).with_no_client_auth())
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn client_config(
-    builder: rustls::ConfigBuilder<rustls::ClientConfig, rustls::client::WantsClientCert>,
-    leaf: &Leaf,
-) -> Result<Arc<rustls::ClientConfig>, ApiError> {
-    let chain = CertificateDer::pem_slice_iter(leaf.cert_pem.as_bytes()).collect::<Result<Vec<_>, _>>().map_err(unusable)?;
-    let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).map_err(unusable)?;
-    Ok(Arc::new(builder.with_client_auth_cert(chain, key).map_err(unusable)?))
+/// Kubelets' serving certificates are not verified, as upstream without `--kubelet-certificate-authority`: they may be
+/// self-signed. The client certificate, which proves who asks, is.
+fn kubelet_config(pki: &Pki) -> Result<Arc<ClientConfig>, String> {
+    let leaves = pki.leaves();
+    let leaf = &leaves.kubelet_client;
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|e| e.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer(provider())))
+        .with_client_auth_cert(leaf.chain().map_err(|e| e.to_string())?, leaf.key().map_err(|e| e.to_string())?)
+        .map_err(|e| e.to_string())?;
+    Ok(Arc::new(config))
 }
 
-/// Takes any certificate, but still demands that the other side holds its key.
+/// Takes any server certificate whose key the server has.
 #[derive(Debug)]
-struct AcceptAny(Arc<CryptoProvider>);
+struct AnyServer(Arc<rustls::crypto::CryptoProvider>);
 
-impl ServerCertVerifier for AcceptAny {
+impl ServerCertVerifier for AnyServer {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -70,18 +99,18 @@ impl ServerCertVerifier for AcceptAny {
         &self,
         message: &[u8],
         cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
+        signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
         &self,
         message: &[u8],
         cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
+        signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

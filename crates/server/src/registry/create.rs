@@ -34,8 +34,35 @@ impl Registry {
         kind: &Arc<Kind>,
         namespace: &str,
         name: &str,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<Stored, ApiError> {
+        self.create_as(call, kind, namespace, name, object, options, true).await
+    }
+
+    /// Creates an object whose managed fields are kept already (by an apply).
+    pub(super) async fn create_tracked(
+        self: &Arc<Self>,
+        call: &Call,
+        kind: &Arc<Kind>,
+        namespace: &str,
+        name: &str,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<Stored, ApiError> {
+        self.create_as(call, kind, namespace, name, object, options, false).await
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    async fn create_as(
+        self: &Arc<Self>,
+        call: &Call,
+        kind: &Arc<Kind>,
+        namespace: &str,
+        name: &str,
         mut object: Value,
         options: &WriteOptions,
+        track: bool,
     ) -> Result<Stored, ApiError> {
         self.check_identity(kind, namespace, name, &mut object)?;
         if !meta::resource_version(&object).is_empty() {
@@ -51,7 +78,7 @@ impl Registry {
                 let name = names::generated(&generate, &names::suffix_of(rand::random()));
                 meta::set(&mut candidate, "name", name);
             }
-            match self.create_once(call, kind, namespace, candidate, options).await {
+            match self.create_once(call, kind, namespace, candidate, options, track).await {
                 Err(error) if generated && error.reason == "AlreadyExists" => {
                     if attempt < NAME_ATTEMPTS {
                         continue;
@@ -112,6 +139,7 @@ impl Registry {
         namespace: &str,
         mut object: Value,
         options: &WriteOptions,
+        track: bool,
     ) -> Result<Stored, ApiError> {
         let now = self.clock.now();
         {
@@ -143,12 +171,17 @@ impl Registry {
         strategy::prepare_create(kind, &mut object);
         rules::default(kind, &mut object);
         self.before_create(call, kind, &mut object)?;
-        fields::track(kind, "", None, &mut object, fields::Manager::of(call, options), now);
+        if track {
+            fields::track(kind, "", None, &mut object, &fields::Manager::of(call, options), now);
+        }
         let mut errors = rules::validate_create(kind, &object);
         let name = meta::name(&object).to_owned();
         if name.is_empty() && errors.is_empty() {
             let path = caravel_api::field::FieldPath::root("metadata");
-            errors.push(caravel_api::field::FieldError::required(&path.child("name"), "name or generateName is required"));
+            errors.push(caravel_api::field::FieldError::required(
+                &path.child("name"),
+                "name or generateName is required",
+            ));
         }
         if !errors.is_empty() {
             return Err(ApiError::invalid(&kind.group, &kind.kind, &name, &errors));
@@ -170,7 +203,9 @@ impl Registry {
                 // Who asks is recorded, never believed.
                 let user = call.user.to_value();
                 let spec = &mut object["spec"];
-                for (field, from) in [("username", "username"), ("uid", "uid"), ("groups", "groups"), ("extra", "extra")] {
+                for (field, from) in
+                    [("username", "username"), ("uid", "uid"), ("groups", "groups"), ("extra", "extra")]
+                {
                     match user.get(from) {
                         Some(value) => spec[field] = value.clone(),
                         None => {
@@ -227,11 +262,8 @@ impl Registry {
             }
             return Ok(Stored { entry: Arc::new(imagined(&key, &encoded)), created: true });
         }
-        let value = Change::Put {
-            value: encoded.bytes.into(),
-            revision_at: Some(encoded.revision_at),
-            ttl: self.ttl(kind),
-        };
+        let value =
+            Change::Put { value: encoded.bytes.into(), revision_at: Some(encoded.revision_at), ttl: self.ttl(kind) };
         let mut writes = vec![Write { key: key.clone(), expect: Expect::Absent, change: value }];
         writes.extend(more);
         match self.store.commit(writes).await {
@@ -260,11 +292,7 @@ pub(super) fn imagined(key: &str, encoded: &super::codec::Encoded) -> Entry {
 
 /// The same with a revision filled in: a dry run of an update shows the present one.
 pub(super) fn imagined_at(key: &str, encoded: &super::codec::Encoded, revision: u64) -> Entry {
-    Entry {
-        value: splice_revision(&encoded.bytes, encoded.revision_at, revision),
-        revision,
-        ..imagined(key, encoded)
-    }
+    Entry { value: splice_revision(&encoded.bytes, encoded.revision_at, revision), revision, ..imagined(key, encoded) }
 }
 
 fn create_options(options: &WriteOptions) -> Value {

@@ -232,19 +232,15 @@ impl Registry {
         let encoded = marked.as_ref().map(|next| self.encode(kind, key, next)).transpose()?;
         if dry_run {
             return Ok(Some(match encoded {
-                Some(encoded) => {
-                    Deleted::Marked(Arc::new(super::create::imagined_at(key, &encoded, entry.revision)))
-                }
+                Some(encoded) => Deleted::Marked(Arc::new(super::create::imagined_at(key, &encoded, entry.revision))),
                 None => Deleted::Gone(entry.clone()),
             }));
         }
         let gone = encoded.is_none();
         let change = match encoded {
-            Some(encoded) => Change::Put {
-                value: encoded.bytes.into(),
-                revision_at: Some(encoded.revision_at),
-                ttl: self.ttl(kind),
-            },
+            Some(encoded) => {
+                Change::Put { value: encoded.bytes.into(), revision_at: Some(encoded.revision_at), ttl: self.ttl(kind) }
+            }
             None => Change::Delete,
         };
         let mut writes = vec![Write { key: key.to_owned(), expect: Expect::Revision(entry.revision), change }];
@@ -387,9 +383,7 @@ mod tests {
     #[test]
     fn pods_on_nodes_get_their_grace() {
         let pods = kind("", "pods");
-        let pod = |node: &str, phase: &str| {
-            json!({"metadata": {"name": "p"}, "spec": {"nodeName": node, "terminationGracePeriodSeconds": 30}, "status": {"phase": phase}})
-        };
+        let pod = |node: &str, phase: &str| json!({"metadata": {"name": "p"}, "spec": {"nodeName": node, "terminationGracePeriodSeconds": 30}, "status": {"phase": phase}});
         let with = |grace| DeleteOptions { grace, ..DeleteOptions::default() };
         assert_eq!(plan(&pods, &pod("", "Pending"), &with(None), now()), Plan::Remove);
         assert_eq!(plan(&pods, &pod("n", "Succeeded"), &with(None), now()), Plan::Remove);
@@ -406,7 +400,8 @@ mod tests {
     #[test]
     fn namespaces_wait_to_be_emptied() {
         let namespaces = kind("", "namespaces");
-        let object = json!({"metadata": {"name": "x"}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
+        let object =
+            json!({"metadata": {"name": "x"}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
         let mut next = marked(plan(&namespaces, &object, &DeleteOptions::default(), now()));
         assert_eq!(next["status"]["phase"], "Terminating");
         assert!(!is_finished(&namespaces, &next));

@@ -31,7 +31,9 @@ impl Registry {
     ) -> Result<(), ApiError> {
         let given = meta::name(eviction);
         if !given.is_empty() && given != name {
-            return Err(ApiError::bad_request(format!("name in URL ({name}) does not match name in Eviction object: {given}")));
+            return Err(ApiError::bad_request(format!(
+                "name in URL ({name}) does not match name in Eviction object: {given}"
+            )));
         }
         let mut options = DeleteOptions::parse(query, eviction.get("deleteOptions"))?;
         options.dry_run |= write.dry_run;
@@ -52,7 +54,9 @@ impl Registry {
             .filter(|budget| covers(budget, &pod))
             .collect();
         if let [_, _, ..] = budgets[..] {
-            return Err(ApiError::internal("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."));
+            return Err(ApiError::internal(
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+            ));
         }
         if let Some(budget) = budgets.first() {
             let unready = !is_ready(&pod);
@@ -81,7 +85,8 @@ impl Registry {
         for _ in 0..ATTEMPTS {
             let (pod, now) = (pod.to_owned(), now.clone());
             let change = Change::With(Box::new(move |budget: &mut Value| take(budget, &pod, &now)));
-            let update = Update { kind: &kind, namespace, name: budget, subresource: "status", change, options: &options };
+            let update =
+                Update { kind: &kind, namespace, name: budget, subresource: "status", change, options: &options };
             match self.update(call, update).await {
                 Err(error) if error.reason == "Conflict" => {}
                 other => return other.map(|_| ()),
@@ -164,7 +169,12 @@ fn take(budget: &mut Value, pod: &str, now: &str) -> Result<(), ApiError> {
     }
     let allowed = number(budget, "disruptionsAllowed");
     if allowed < 0 {
-        return Err(ApiError::forbidden("policy", "poddisruptionbudgets", &name, "pdb disruptions allowed is negative"));
+        return Err(ApiError::forbidden(
+            "policy",
+            "poddisruptionbudgets",
+            &name,
+            "pdb disruptions allowed is negative",
+        ));
     }
     if budget.pointer("/status/disruptedPods").and_then(Value::as_object).is_some_and(|m| m.len() > MAX_DISRUPTED) {
         return Err(ApiError::forbidden(
@@ -216,7 +226,10 @@ mod tests {
         assert_eq!(budget["status"]["disruptedPods"]["p"], "now");
         let refusal = take(&mut budget, "q", "now").unwrap_err();
         assert_eq!(refusal.code, 429);
-        assert_eq!(refusal.details.unwrap().causes[0].message, "The disruption budget b needs 2 healthy pods and has 3 currently");
+        assert_eq!(
+            refusal.details.unwrap().causes[0].message,
+            "The disruption budget b needs 2 healthy pods and has 3 currently"
+        );
         budget["metadata"]["generation"] = json!(2);
         assert_eq!(take(&mut budget, "q", "now").unwrap_err().code, 429);
     }

@@ -1,10 +1,12 @@
-//! Managed fields: who owns which field (server-side apply, KEP-555).
+//! Managed fields: who owns which field (server-side apply, KEP-555). The rules are `caravel_api::patch::apply`; here it is
+//! said who writes, and through which door.
 
 use super::Call;
 use super::options::WriteOptions;
 use crate::clock::rfc3339_seconds;
 use caravel_api::decode;
 use caravel_api::kinds::Kind;
+use caravel_api::patch::apply as ssa;
 use caravel_api::status::ApiError;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -21,48 +23,105 @@ impl Manager {
     }
 
     /// An applier must give its name.
-    pub fn applier(_: &Call, options: &WriteOptions) -> Result<Self, ApiError> {
+    pub fn applier(options: &WriteOptions) -> Result<Self, ApiError> {
         if options.field_manager.is_empty() {
             return Err(ApiError::new(
                 422,
                 "Invalid",
                 "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
             )
-            .with_cause("FieldValueRequired", "Required value: is required for apply patch", "fieldManager"));
+            .with_cause(
+                "FieldValueRequired",
+                "Required value: is required for apply patch",
+                "fieldManager",
+            ));
         }
         Ok(Self(options.field_manager.clone()))
     }
 }
 
-/// Records in `object` what `manager` changed compared with `old`.
-pub fn track(
-    _kind: &Kind,
-    _subresource: &str,
-    _old: Option<&Value>,
-    _object: &mut Value,
-    _manager: Manager,
-    now: Timestamp,
-) {
-    let _ = rfc3339_seconds(now);
+/// Fields that a door does not write, so nobody who comes through it owns them.
+fn ignored(kind: &Kind, subresource: &str) -> &'static [&'static str] {
+    match subresource {
+        "" | "scale" if kind.subresource("status").is_some() => &["status"],
+        "status" if (&*kind.group, &*kind.plural) == ("", "pods") => {
+            &["spec", "metadata.deletionTimestamp", "metadata.ownerReferences"]
+        }
+        "status" if (&*kind.group, &*kind.plural) == ("apps", "deployments") => &["spec", "metadata.labels"],
+        "status" => &["spec"],
+        _ => &[],
+    }
 }
 
-/// Applies a configuration: the next object, and warnings.
-#[allow(clippy::too_many_arguments)]
-pub fn apply(
-    _kind: &Kind,
-    _subresource: &str,
-    _old: &Value,
-    _configuration: &Value,
-    _manager: &Manager,
-    _force: bool,
-    _now: Timestamp,
-    _unknown: decode::Unknown,
-) -> Result<(Value, Vec<String>), ApiError> {
-    Err(ApiError::unsupported_media_type(&[
-        "application/json-patch+json",
-        "application/merge-patch+json",
-        "application/strategic-merge-patch+json",
-    ]))
+/// Records in `object` what `manager` changed compared with `old`.
+pub fn track(
+    kind: &Kind,
+    subresource: &str,
+    old: Option<&Value>,
+    object: &mut Value,
+    manager: &Manager,
+    now: Timestamp,
+) {
+    let now = rfc3339_seconds(now);
+    let api_version = kind.api_version();
+    let write = ssa::Write {
+        manager: &manager.0,
+        api_version: &api_version,
+        subresource,
+        now: &now,
+        ignored: ignored(kind, subresource),
+    };
+    ssa::track_update(&kind.schema(), old, object, write);
+}
+
+/// A configuration to be applied.
+pub struct Apply<'a> {
+    /// Row of the object.
+    pub kind: &'a Kind,
+    /// The door.
+    pub subresource: &'a str,
+    /// The configuration as sent.
+    pub configuration: &'a Value,
+    /// Who applies.
+    pub manager: &'a Manager,
+    /// Fields of others are taken.
+    pub force: bool,
+    /// What is done about unknown fields.
+    pub unknown: decode::Unknown,
+}
+
+impl Apply<'_> {
+    /// Applies it to `live` (`None` when there is no object yet): the next object, and warnings.
+    pub fn to(&self, live: Option<&Value>, now: Timestamp) -> Result<(Value, Vec<String>), ApiError> {
+        let target = decode::Target::of(self.kind);
+        for (field, wanted) in [("apiVersion", self.kind.api_version()), ("kind", self.kind.kind.to_string())] {
+            let said = self.configuration.get(field).and_then(Value::as_str).unwrap_or_default();
+            if said.is_empty() {
+                return Err(ApiError::bad_request(format!(
+                    "invalid object type: the applied configuration has no {field}; it must say {wanted:?}"
+                )));
+            }
+        }
+        let read = decode::Options { unknown: self.unknown, fill: false, ..decode::Options::default() };
+        let decoded = decode::value(&target, self.configuration.clone(), &read)?;
+        let now = rfc3339_seconds(now);
+        let api_version = self.kind.api_version();
+        let write = ssa::Write {
+            manager: &self.manager.0,
+            api_version: &api_version,
+            subresource: self.subresource,
+            now: &now,
+            ignored: ignored(self.kind, self.subresource),
+        };
+        let schema = target.schema;
+        let next = ssa::apply(&schema, live, &decoded.value, write, self.force)?;
+        let filled = decode::value(
+            &decode::Target::of(self.kind),
+            next,
+            &decode::Options { unknown: decode::Unknown::Ignore, ..decode::Options::default() },
+        )?;
+        Ok((filled.value, decoded.warnings))
+    }
 }
 
 /// Whether two states are the same but for the times in managed fields: then nothing is stored.

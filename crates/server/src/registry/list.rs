@@ -199,10 +199,9 @@ mod tests {
 
     #[test]
     fn tokens_survive_the_journey() {
-        for place in [
-            Place { revision: Some(7), after: "ns/name".into() },
-            Place { revision: None, after: "name".into() },
-        ] {
+        for place in
+            [Place { revision: Some(7), after: "ns/name".into() }, Place { revision: None, after: "name".into() }]
+        {
             assert_eq!(Place::decode(&place.encode()).unwrap(), place);
         }
     }

@@ -50,12 +50,7 @@ pub struct Call {
 impl Call {
     /// A call by `user`, whose managed fields go to `manager` unless the request names another.
     pub fn new(user: Arc<UserInfo>, manager: impl Into<String>) -> Self {
-        Self {
-            user,
-            warnings: Mutex::default(),
-            audit: Mutex::default(),
-            default_manager: manager.into(),
-        }
+        Self { user, warnings: Mutex::default(), audit: Mutex::default(), default_manager: manager.into() }
     }
 
     /// Adds a `Warning` header to the answer; bounded.
@@ -133,6 +128,14 @@ impl Registry {
         *self.chain.write() = Arc::new(chain);
     }
 
+    /// Runs a request through the whole admission chain, for what is not stored.
+    pub async fn admit(self: &Arc<Self>, call: &Call, request: &mut crate::admission::Request) -> Result<(), ApiError> {
+        let chain = self.chain();
+        let context = call.admission(self);
+        chain.mutate(request, &context).await?;
+        chain.validate(request, &context).await
+    }
+
     /// The row of a built-in resource in its stored version.
     pub fn row(&self, group: &str, plural: &str) -> Result<Arc<Kind>, ApiError> {
         let kinds = self.kinds();
@@ -145,8 +148,16 @@ impl Registry {
         if !seal::Seal::is_sealed(&entry.value) {
             return Ok(entry.value.clone());
         }
-        let seal = self.seal.as_ref().ok_or_else(|| ApiError::internal("a stored Secret is encrypted, and encryption is off"))?;
+        let seal = self
+            .seal
+            .as_ref()
+            .ok_or_else(|| ApiError::internal("a stored Secret is encrypted, and encryption is off"))?;
         seal.unseal(&entry.key, &entry.value).map_err(ApiError::internal)
+    }
+
+    /// Whether stored bytes of a Secret are as they would be written today.
+    pub fn is_sealed_newly(&self, bytes: &[u8]) -> bool {
+        self.seal.as_ref().is_none_or(|seal| seal.is_current(bytes))
     }
 
     /// The object of a stored entry, in the version of `kind`.
@@ -199,20 +210,25 @@ impl Registry {
 
     /// How long entries of `kind` live.
     pub fn ttl(&self, kind: &Kind) -> Option<Duration> {
-        (kind.plural == "events" && !kind.is_custom() && matches!(&*kind.group, "" | "events.k8s.io")).then_some(self.event_ttl)
+        (kind.plural == "events" && !kind.is_custom() && matches!(&*kind.group, "" | "events.k8s.io"))
+            .then_some(self.event_ttl)
     }
 
     /// The entry of one object.
-    pub async fn entry(&self, kind: &Kind, namespace: &str, name: &str, at: At) -> Result<Option<Arc<Entry>>, ApiError> {
+    pub async fn entry(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        at: At,
+    ) -> Result<Option<Arc<Entry>>, ApiError> {
         let key = keys::object(kind, namespace, name);
         Ok(self.store.get(&key, at).await.map_err(store_error)?.entry)
     }
 
     /// The entry of one object that must be there.
     pub async fn must(&self, kind: &Kind, namespace: &str, name: &str, at: At) -> Result<Arc<Entry>, ApiError> {
-        self.entry(kind, namespace, name, at)
-            .await?
-            .ok_or_else(|| ApiError::not_found(&kind.group, &kind.plural, name))
+        self.entry(kind, namespace, name, at).await?.ok_or_else(|| ApiError::not_found(&kind.group, &kind.plural, name))
     }
 
     /// A built-in object by group and plural, as this process knows it now.
@@ -252,11 +268,14 @@ impl Registry {
 /// The answer to a failure of the store.
 pub fn store_error(error: StoreError) -> ApiError {
     match error {
-        StoreError::Compacted { .. } => ApiError::expired("The provided resource version is too old; list again without one."),
-        StoreError::FutureRevision { requested, current } => {
-            ApiError::timeout(format!("Too large resource version: {requested}, current: {current}"), 1)
-                .with_cause("ResourceVersionTooLarge", "Too large resource version", "")
+        StoreError::Compacted { .. } => {
+            ApiError::expired("The provided resource version is too old; list again without one.")
         }
+        StoreError::FutureRevision { requested, current } => ApiError::timeout(
+            format!("Too large resource version: {requested}, current: {current}"),
+            1,
+        )
+        .with_cause("ResourceVersionTooLarge", "Too large resource version", ""),
         StoreError::TooLarge { .. } => ApiError::too_large(error),
         StoreError::Full { .. } | StoreError::Io { .. } | StoreError::Unavailable { .. } | StoreError::Closed => {
             ApiError::service_unavailable(error.to_string()).retry_after(1)

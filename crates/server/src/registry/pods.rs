@@ -23,7 +23,9 @@ impl Registry {
         let kind = self.row("", "pods")?;
         let given = meta::name(binding);
         if !given.is_empty() && given != name {
-            return Err(ApiError::bad_request(format!("name in URL ({name}) does not match name in Binding object: {given}")));
+            return Err(ApiError::bad_request(format!(
+                "name in URL ({name}) does not match name in Binding object: {given}"
+            )));
         }
         let target = binding.get("target").unwrap_or(&Value::Null);
         let text = |field: &str| target.get(field).and_then(Value::as_str).unwrap_or_default();
@@ -51,7 +53,10 @@ impl Registry {
         let change = Change::With(Box::new(move |pod: &mut Value| {
             let conflict = |why: String| Err(ApiError::conflict("", "pods/binding", &pod_name, why));
             if !uid.is_empty() && uid != meta::uid(pod) {
-                return conflict(format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta::uid(pod)));
+                return conflict(format!(
+                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                    meta::uid(pod)
+                ));
             }
             if !version.is_empty() && version != meta::resource_version(pod) {
                 return Err(ApiError::modified("", "pods", &pod_name));
@@ -72,8 +77,7 @@ impl Registry {
             scheduled(pod, &rfc3339_seconds(now));
             Ok(())
         }));
-        let update =
-            Update { kind: &kind, namespace, name, subresource: "binding", change, options };
+        let update = Update { kind: &kind, namespace, name, subresource: "binding", change, options };
         self.update_status_and_spec(call, update).await
     }
 

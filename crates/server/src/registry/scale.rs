@@ -29,9 +29,7 @@ fn paths(kind: &Kind) -> Paths {
             present: pointer(&scale.status_replicas),
             selector: scale.label_selector.as_deref().map(pointer),
         },
-        None => {
-            Paths { wanted: "/spec/replicas".into(), present: "/status/replicas".into(), selector: None }
-        }
+        None => Paths { wanted: "/spec/replicas".into(), present: "/status/replicas".into(), selector: None },
     }
 }
 
@@ -84,6 +82,7 @@ pub fn change(
         Change::JsonPatch(operations) => patch::json::apply(present, operations)?,
         Change::MergePatch(merge) | Change::Apply(merge) => patch::merge::apply(present, merge.clone()),
         Change::Strategic(merge) => patch::strategic::apply(target.schema.root(), present, merge.clone())?,
+        Change::Rewrite => present,
         Change::With(with) => {
             let mut scale = present;
             with(&mut scale)?;
@@ -146,10 +145,23 @@ mod tests {
         let scale = of(&kind, &object);
         assert_eq!(scale["spec"]["replicas"], 3);
         assert_eq!(scale["status"], json!({"replicas": 2, "selector": "app=x"}));
-        let patched = change(&kind, &object, &Change::MergePatch(json!({"spec": {"replicas": 7}})), &WriteOptions::default(), |_| {}).unwrap();
+        let patched = change(
+            &kind,
+            &object,
+            &Change::MergePatch(json!({"spec": {"replicas": 7}})),
+            &WriteOptions::default(),
+            |_| {},
+        )
+        .unwrap();
         assert_eq!(patched["spec"]["replicas"], 7);
         assert_eq!(patched["metadata"]["resourceVersion"], "5");
-        let negative = change(&kind, &object, &Change::MergePatch(json!({"spec": {"replicas": -1}})), &WriteOptions::default(), |_| {});
+        let negative = change(
+            &kind,
+            &object,
+            &Change::MergePatch(json!({"spec": {"replicas": -1}})),
+            &WriteOptions::default(),
+            |_| {},
+        );
         assert_eq!(negative.unwrap_err().code, 422);
     }
 }

@@ -70,7 +70,8 @@ impl Seal {
                 return Err(failed(format!("the key name {id:?} is too long or has a colon")));
             }
             let bytes = STANDARD.decode(encoded.trim()).map_err(|e| failed(format!("key {id:?}: {e}")))?;
-            let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| failed(format!("key {id:?} is not 32 bytes")))?;
+            let key =
+                UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| failed(format!("key {id:?} is not 32 bytes")))?;
             keys.push(Key { id: id.to_owned(), key: LessSafeKey::new(key) });
         }
         if keys.is_empty() {
@@ -88,9 +89,9 @@ impl Seal {
     pub fn is_current(&self, bytes: &[u8]) -> bool {
         let keys = self.keys.read();
         let Some(newest) = keys.first() else { return true };
-        bytes.strip_prefix(MAGIC).is_some_and(|rest| {
-            rest.strip_prefix(newest.id.as_bytes()).is_some_and(|rest| rest.first() == Some(&b':'))
-        })
+        bytes
+            .strip_prefix(MAGIC)
+            .is_some_and(|rest| rest.strip_prefix(newest.id.as_bytes()).is_some_and(|rest| rest.first() == Some(&b':')))
     }
 
     /// Seals an encoded object for the store's `key`.
@@ -130,11 +131,8 @@ impl Seal {
             .ok_or_else(|| SealError::UnknownKey(String::from_utf8_lossy(id).into_owned()))?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SealError::Damaged)?;
         let mut plain = cipher.to_vec();
-        let len = one
-            .key
-            .open_in_place(nonce, Aad::from(key.as_bytes()), &mut plain)
-            .map_err(|_| SealError::Damaged)?
-            .len();
+        let len =
+            one.key.open_in_place(nonce, Aad::from(key.as_bytes()), &mut plain).map_err(|_| SealError::Damaged)?.len();
         plain.truncate(len);
         if let Some(at) = codec::revision_at(&plain) {
             plain.splice(at..at, revision.iter().copied());
@@ -153,7 +151,8 @@ mod tests {
     fn sealing_keeps_the_object_and_hides_it() {
         let dir = tempfile::tempdir().unwrap();
         let seal = Seal::open(dir.path()).unwrap();
-        let object = json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "s"}, "data": {"a": "aGlkZGVu"}});
+        let object =
+            json!({"kind": "Secret", "apiVersion": "v1", "metadata": {"name": "s"}, "data": {"a": "aGlkZGVu"}});
         let sealed = seal.seal("core/secrets/n/s", &codec::encode(&object).unwrap()).unwrap();
         let stored = splice_revision(&sealed.bytes, sealed.revision_at, 42);
         assert!(Seal::is_sealed(&stored) && seal.is_current(&stored));
@@ -173,7 +172,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let object = codec::encode(&json!({"kind": "Secret", "apiVersion": "v1"})).unwrap();
         let old = Seal::open(dir.path()).unwrap();
-        let stored = splice_revision(&old.seal("a/b/c", &object).unwrap().bytes, old.seal("a/b/c", &object).unwrap().revision_at, 1);
+        let stored = splice_revision(
+            &old.seal("a/b/c", &object).unwrap().bytes,
+            old.seal("a/b/c", &object).unwrap().revision_at,
+            1,
+        );
         let path = dir.path().join("encryption.keys");
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, format!("key2 {}\n{text}", "A".repeat(43) + "=")).unwrap();
@@ -184,8 +187,10 @@ mod tests {
     }
 
     fn seal_id(bytes: &[u8]) -> &str {
-        std::str::from_utf8(&bytes[MAGIC.len()..]).map_or_else(|e| {
-            std::str::from_utf8(&bytes[MAGIC.len()..MAGIC.len() + e.valid_up_to()]).unwrap()
-        }, |s| s).split(':').next().unwrap()
+        std::str::from_utf8(&bytes[MAGIC.len()..])
+            .map_or_else(|e| std::str::from_utf8(&bytes[MAGIC.len()..MAGIC.len() + e.valid_up_to()]).unwrap(), |s| s)
+            .split(':')
+            .next()
+            .unwrap()
     }
 }

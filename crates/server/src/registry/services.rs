@@ -55,7 +55,9 @@ impl Cidr {
     /// The `n`th address to hand out, from 0.
     pub fn nth(&self, n: u128) -> IpAddr {
         match self.network {
-            IpAddr::V4(network) => IpAddr::from((u32::from(network) as u128 + 1 + n).to_be_bytes()[12..].try_into().map_or([0; 4], |b: [u8; 4]| b)),
+            IpAddr::V4(network) => IpAddr::from(
+                (u32::from(network) as u128 + 1 + n).to_be_bytes()[12..].try_into().map_or([0; 4], |b: [u8; 4]| b),
+            ),
             IpAddr::V6(network) => IpAddr::from((u128::from(network) + 1 + n).to_be_bytes()),
         }
     }
@@ -125,7 +127,12 @@ impl Allocator {
     }
 
     /// Fills in what a new or changed Service lacks, and says what it takes and gives back.
-    pub async fn allocate(&self, registry: &Registry, service: &mut Value, old: Option<&Value>) -> Result<Claims, ApiError> {
+    pub async fn allocate(
+        &self,
+        registry: &Registry,
+        service: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Claims, ApiError> {
         if let Some(old) = old {
             carry_over(service, old);
         }
@@ -175,7 +182,11 @@ impl Allocator {
         }
         if policy == "RequireDualStack" && configured.len() < 2 && !free {
             let at = root.child("ipFamilyPolicy");
-            errors.push(FieldError::invalid(&at, policy.as_str(), "this cluster is not configured for dual-stack services"));
+            errors.push(FieldError::invalid(
+                &at,
+                policy.as_str(),
+                "this cluster is not configured for dual-stack services",
+            ));
         }
         if !errors.is_empty() {
             return Err(ApiError::invalid("", "Service", &name, &errors));
@@ -245,9 +256,10 @@ impl Allocator {
                         let why = format!("failed to allocate IP {given}: provided IP is already allocated");
                         let list = root.child("clusterIPs");
                         let error = FieldError::invalid(&list.index(i), given.as_str(), why);
-                        claims
-                            .explicit
-                            .push((address_key(given), ApiError::invalid("", "Service", meta::name(service), &[error])));
+                        claims.explicit.push((
+                            address_key(given),
+                            ApiError::invalid("", "Service", meta::name(service), &[error]),
+                        ));
                     }
                     address
                 }
@@ -359,7 +371,12 @@ impl Allocator {
                     ports = root.child("ports");
                     at = ports.index(i);
                     let invalid = |why: String| {
-                        ApiError::invalid("", "Service", &name, &[FieldError::invalid(&at.child("nodePort"), given, why)])
+                        ApiError::invalid(
+                            "",
+                            "Service",
+                            &name,
+                            &[FieldError::invalid(&at.child("nodePort"), given, why)],
+                        )
                     };
                     let chosen = u16::try_from(given).ok().filter(|p| self.ports.contains(p)).ok_or_else(|| {
                         invalid(format!(
@@ -418,7 +435,12 @@ impl Allocator {
         Ok(())
     }
 
-    async fn draw_port(&self, registry: &Registry, mine: &BTreeSet<u16>, held: &BTreeSet<u16>) -> Result<u16, ApiError> {
+    async fn draw_port(
+        &self,
+        registry: &Registry,
+        mine: &BTreeSet<u16>,
+        held: &BTreeSet<u16>,
+    ) -> Result<u16, ApiError> {
         let size = u32::from(self.ports.end() - self.ports.start()) + 1;
         let band = if size <= 16 { 0 } else { (size / 32).clamp(16, 128) };
         for (from, count) in [(band, size - band), (0, band)] {
@@ -519,7 +541,9 @@ fn carry_over(service: &mut Value, old: &Value) {
     let cluster = both(&["ClusterIP", "NodePort", "LoadBalancer"]);
     let nodes = both(&["NodePort", "LoadBalancer"]);
     if cluster {
-        let empty = |v: Option<&Value>| v.is_none_or(|v| v.is_null() || v.as_str() == Some("") || v.as_array().is_some_and(Vec::is_empty));
+        let empty = |v: Option<&Value>| {
+            v.is_none_or(|v| v.is_null() || v.as_str() == Some("") || v.as_array().is_some_and(Vec::is_empty))
+        };
         // `clusterIP` alone was given: it speaks for the list.
         if empty(spec.get("clusterIP")) && empty(spec.get("clusterIPs")) {
             for field in ["clusterIP", "clusterIPs"] {

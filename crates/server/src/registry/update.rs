@@ -35,6 +35,8 @@ pub enum Change {
     Strategic(Value),
     /// Server-side apply.
     Apply(Value),
+    /// The same again, in the newest stored form (encryption under a new key).
+    Rewrite,
     /// A change that the server itself makes.
     With(Box<dyn Fn(&mut Value) -> Result<(), ApiError> + Send + Sync>),
 }
@@ -96,13 +98,18 @@ impl Registry {
             }
             Change::Apply(patch) => {
                 self.may_create(call, kind, namespace, name)?;
-                let manager = Manager::applier(call, options)?;
-                let mut object = json!({});
-                self.check_identity(kind, namespace, name, &mut object)?;
-                let (object, warnings) =
-                    fields::apply(kind, "", &object, &patch, &manager, options.force, self.clock.now(), validation(options))?;
+                let wanted = meta::uid(&patch);
+                if !wanted.is_empty() {
+                    let why = format!(
+                        "uid mismatch: the provided object specified uid {wanted}, and no existing object was found"
+                    );
+                    return Err(ApiError::conflict(&kind.group, &kind.plural, name, why));
+                }
+                let manager = Manager::applier(options)?;
+                let apply = applying(kind, "", &patch, &manager, options);
+                let (object, warnings) = apply.to(None, self.clock.now())?;
                 warnings.into_iter().for_each(|w| call.warn(w));
-                match self.create_applied(call, kind, namespace, name, object, options).await {
+                match self.create_tracked(call, kind, namespace, name, object, options).await {
                     // Somebody else was faster: apply to theirs. One level deep, as the object is there now.
                     Err(error) if error.reason == "AlreadyExists" => {
                         let again =
@@ -116,20 +123,9 @@ impl Registry {
             | Change::JsonPatch(_)
             | Change::MergePatch(_)
             | Change::Strategic(_)
+            | Change::Rewrite
             | Change::With(_) => Err(absent()),
         }
-    }
-
-    async fn create_applied(
-        self: &Arc<Self>,
-        call: &Call,
-        kind: &Arc<Kind>,
-        namespace: &str,
-        name: &str,
-        object: Value,
-        options: &WriteOptions,
-    ) -> Result<Stored, ApiError> {
-        self.create(call, kind, namespace, name, object, options).await
     }
 
     /// A request that may create needs the verb `create`, too.
@@ -188,8 +184,8 @@ impl Registry {
         if kind.group == "rbac.authorization.k8s.io" {
             crate::authz::guard::check(self, call, kind, &object, Some(&old))?;
         }
-        if !matches!(update.change, Change::Apply(_)) {
-            fields::track(kind, subresource, Some(&old), &mut object, Manager::of(call, options), now);
+        if !matches!(update.change, Change::Apply(_) | Change::Rewrite) {
+            fields::track(kind, subresource, Some(&old), &mut object, &Manager::of(call, options), now);
         }
         meta::set(&mut object, "resourceVersion", meta::resource_version(&old));
         let errors = match subresource {
@@ -204,7 +200,7 @@ impl Registry {
         chain.validate(&request, &context).await?;
         let object = request.object.take().unwrap_or_default();
         let old = request.old.take().unwrap_or_default();
-        if fields::same(&object, &old) {
+        if fields::same(&object, &old) && !matches!(update.change, Change::Rewrite) {
             return Ok(Stored { entry: entry.clone(), created: false });
         }
         self.commit_update(update, key, entry, object, &old).await
@@ -218,23 +214,16 @@ impl Registry {
         }
         let patched = match &update.change {
             Change::Replace(object) => return Ok(object.clone()),
+            Change::Rewrite => return Ok(old.clone()),
             Change::With(change) => {
                 let mut next = old.clone();
                 change(&mut next)?;
                 return Ok(next);
             }
             Change::Apply(configuration) => {
-                let manager = Manager::applier(call, options)?;
-                let (next, warnings) = fields::apply(
-                    kind,
-                    subresource,
-                    old,
-                    configuration,
-                    &manager,
-                    options.force,
-                    self.clock.now(),
-                    validation(options),
-                )?;
+                let manager = Manager::applier(options)?;
+                let apply = applying(kind, subresource, configuration, &manager, options);
+                let (next, warnings) = apply.to(Some(old), self.clock.now())?;
                 warnings.into_iter().for_each(|w| call.warn(w));
                 return Ok(next);
             }
@@ -265,7 +254,8 @@ impl Registry {
         let kind = update.kind;
         let wanted = meta::uid(object);
         if !wanted.is_empty() && wanted != meta::uid(old) {
-            let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {}", meta::uid(old));
+            let why =
+                format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {}", meta::uid(old));
             return Err(ApiError::conflict(&kind.group, &kind.plural, update.name, why).into());
         }
         let version = meta::resource_version(object);
@@ -275,7 +265,8 @@ impl Registry {
                 && !strategy::unconditional_update(kind)
             {
                 let path = FieldPath::root("metadata");
-                let error = FieldError::invalid(&path.child("resourceVersion"), version, "must be specified for an update");
+                let error =
+                    FieldError::invalid(&path.child("resourceVersion"), version, "must be specified for an update");
                 return Err(ApiError::invalid(&kind.group, &kind.kind, update.name, &[error]).into());
             }
             return Ok(());
@@ -311,11 +302,7 @@ impl Registry {
         // The last finalizer of a deleted object is gone: so is the object.
         let gone = super::delete::is_finished(kind, &object);
         let claims = if services::concerns(kind) {
-            if gone {
-                self.services.release(old)
-            } else {
-                self.services.allocate(self, &mut object, Some(old)).await?
-            }
+            if gone { self.services.release(old) } else { self.services.allocate(self, &mut object, Some(old)).await? }
         } else {
             services::Claims::default()
         };
@@ -357,6 +344,16 @@ impl Registry {
             Err(other) => Err(store_error(other).into()),
         }
     }
+}
+
+fn applying<'a>(
+    kind: &'a Kind,
+    subresource: &'a str,
+    configuration: &'a Value,
+    manager: &'a Manager,
+    options: &WriteOptions,
+) -> fields::Apply<'a> {
+    fields::Apply { kind, subresource, configuration, manager, force: options.force, unknown: validation(options) }
 }
 
 /// Why an attempt did not succeed.

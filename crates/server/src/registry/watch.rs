@@ -124,9 +124,7 @@ impl Registry {
 /// A watch from a forgotten revision: 410, told in the stream.
 fn too_old(error: StoreError, from: Revision) -> ApiError {
     match error {
-        StoreError::Compacted { oldest } => {
-            ApiError::expired(format!("too old resource version: {from} ({oldest})"))
-        }
+        StoreError::Compacted { oldest } => ApiError::expired(format!("too old resource version: {from} ({oldest})")),
         other => store_error(other),
     }
 }
@@ -162,4 +160,3 @@ pub fn bookmark(kind: &Kind, revision: Revision, end_of_initial: bool) -> Bytes 
         .into_bytes()
         .into()
 }
-

@@ -1,0 +1,142 @@
+//! Keeps the compiled RBAC policy and the node graph at the store's state: listed once, then followed by watches.
+
+use crate::authz::Authorizer;
+use crate::authz::rbac::{GROUP, PolicyKind};
+use crate::registry::{Registry, keys, store_error};
+use crate::server::Server;
+use caravel_api::kinds::Kind;
+use caravel_api::status::ApiError;
+use caravel_store::{At, Entry, Error as StoreError, EventKind, Revision};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+const FOLLOWED: [(&str, &str); 5] =
+    [(GROUP, "roles"), (GROUP, "clusterroles"), (GROUP, "rolebindings"), (GROUP, "clusterrolebindings"), ("", "pods")];
+
+/// Reads the present state, and follows it from there.
+pub async fn start(server: &Arc<Server>) -> Result<(), ApiError> {
+    for (group, plural) in FOLLOWED {
+        let kind = server.registry.row(group, plural)?;
+        let revision = load(&server.registry, &server.authorizer, &kind).await?;
+        let (registry, authorizer, stop) = (server.registry.clone(), server.authorizer.clone(), server.stop.clone());
+        tokio::spawn(async move { follow(registry, authorizer, kind, revision, stop).await });
+    }
+    Ok(())
+}
+
+/// Reads the RBAC objects once more, so that what was just written holds at once.
+pub async fn refresh(server: &Arc<Server>) -> Result<(), ApiError> {
+    for (group, plural) in FOLLOWED.iter().filter(|(group, _)| *group == GROUP) {
+        let kind = server.registry.row(group, plural)?;
+        load(&server.registry, &server.authorizer, &kind).await?;
+    }
+    Ok(())
+}
+
+async fn load(registry: &Arc<Registry>, authorizer: &Authorizer, kind: &Arc<Kind>) -> Result<Revision, ApiError> {
+    let page = registry.store.list(&keys::prefix(kind, ""), At::Latest, None, 0).await.map_err(store_error)?;
+    for entry in &page.entries {
+        put(registry, authorizer, kind, entry);
+    }
+    Ok(page.revision)
+}
+
+fn put(registry: &Registry, authorizer: &Authorizer, kind: &Kind, entry: &Entry) {
+    let object = match registry.parse(kind, entry) {
+        Ok(object) => object,
+        Err(error) => {
+            tracing::error!(key = %entry.key, %error, "a stored object cannot be read");
+            return;
+        }
+    };
+    let (namespace, name) = keys::split(&entry.key);
+    match PolicyKind::of(&kind.plural) {
+        Some(policy) => authorizer.rbac.put(policy, namespace, name, &object),
+        None => authorizer.nodes.put(&object),
+    }
+}
+
+fn remove(authorizer: &Authorizer, kind: &Kind, entry: &Entry) {
+    let (namespace, name) = keys::split(&entry.key);
+    match PolicyKind::of(&kind.plural) {
+        Some(policy) => authorizer.rbac.remove(policy, namespace, name),
+        None => authorizer.nodes.remove(namespace, name),
+    }
+}
+
+async fn follow(
+    registry: Arc<Registry>,
+    authorizer: Arc<Authorizer>,
+    kind: Arc<Kind>,
+    mut revision: Revision,
+    stop: CancellationToken,
+) {
+    let prefix = keys::prefix(&kind, "");
+    while !stop.is_cancelled() {
+        match watch(&registry, &authorizer, &kind, &prefix, &mut revision, &stop).await {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::warn!(%error, resource = %kind.plural, "the policy is read anew");
+                match resync(&registry, &authorizer, &kind, &prefix).await {
+                    Ok(at) => revision = at,
+                    Err(error) => {
+                        tracing::error!(%error, resource = %kind.plural, "the policy cannot be read");
+                        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn watch(
+    registry: &Arc<Registry>,
+    authorizer: &Authorizer,
+    kind: &Kind,
+    prefix: &str,
+    revision: &mut Revision,
+    stop: &CancellationToken,
+) -> Result<(), StoreError> {
+    let mut watch = registry.store.watch(prefix, *revision)?;
+    loop {
+        let batch = tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            batch = watch.next() => batch?,
+        };
+        for event in &batch.events {
+            match event.kind {
+                EventKind::Deleted => remove(authorizer, kind, &event.entry),
+                // A Pod whose node and references stay the same is most of the traffic; putting it again is harmless.
+                _ => put(registry, authorizer, kind, &event.entry),
+            }
+        }
+        *revision = batch.revision;
+    }
+}
+
+/// After a gap: what is there is put, what is gone is found out by asking for each known name.
+async fn resync(
+    registry: &Arc<Registry>,
+    authorizer: &Authorizer,
+    kind: &Arc<Kind>,
+    prefix: &str,
+) -> Result<Revision, ApiError> {
+    let page = registry.store.list(prefix, At::Latest, None, 0).await.map_err(store_error)?;
+    let present: std::collections::HashSet<(&str, &str)> = page.entries.iter().map(|e| keys::split(&e.key)).collect();
+    let known = match PolicyKind::of(&kind.plural) {
+        Some(policy) => authorizer.rbac.names(policy, kind.namespaced),
+        None => authorizer.nodes.names(),
+    };
+    for (namespace, name) in known {
+        if !present.contains(&(namespace.as_str(), name.as_str())) {
+            match PolicyKind::of(&kind.plural) {
+                Some(policy) => authorizer.rbac.remove(policy, &namespace, &name),
+                None => authorizer.nodes.remove(&namespace, &name),
+            }
+        }
+    }
+    for entry in &page.entries {
+        put(registry, authorizer, kind, entry);
+    }
+    Ok(page.revision)
+}

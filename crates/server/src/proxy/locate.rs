@@ -1,0 +1,219 @@
+//! Where a Pod's node, a Pod, or a Service's endpoint is.
+
+use super::forward::Backend;
+use crate::server::Server;
+use caravel_api::meta;
+use caravel_api::status::ApiError;
+use rand::seq::IndexedRandom as _;
+use serde_json::Value;
+use std::net::{IpAddr, SocketAddr};
+
+/// `scheme:name:port`, as the names of `pods/proxy`, `services/proxy` and `nodes/proxy` are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named<'a> {
+    /// `http`, `https` or empty.
+    pub scheme: &'a str,
+    /// Object name.
+    pub name: &'a str,
+    /// Port, or port name, or empty.
+    pub port: &'a str,
+}
+
+/// Reads `[scheme:]name[:port]`.
+pub fn split_name(text: &str) -> Option<Named<'_>> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let (scheme, name, port) = match parts[..] {
+        [name] => ("", name, ""),
+        [name, port] => ("", name, port),
+        [scheme @ ("http" | "https" | ""), name, port] => (scheme, name, port),
+        _ => return None,
+    };
+    (!name.is_empty()).then_some(Named { scheme, name, port })
+}
+
+impl Server {
+    /// A node's kubelet.
+    pub(super) async fn node_backend(&self, node: &str) -> Result<Backend, ApiError> {
+        let object =
+            self.registry.object("", "nodes", "", node).await?.ok_or_else(|| ApiError::not_found("", "nodes", node))?;
+        let port = object
+            .pointer("/status/daemonEndpoints/kubeletEndpoint/Port")
+            .and_then(Value::as_u64)
+            .and_then(|p| u16::try_from(p).ok())
+            .filter(|p| *p != 0)
+            .unwrap_or(10250);
+        let all = object.pointer("/status/addresses").and_then(Value::as_array).cloned().unwrap_or_default();
+        let addresses: Vec<SocketAddr> = ["InternalIP", "ExternalIP"]
+            .iter()
+            .flat_map(|kind| all.iter().filter(move |a| a.get("type").and_then(Value::as_str) == Some(kind)))
+            .filter_map(|a| a.get("address").and_then(Value::as_str)?.parse::<IpAddr>().ok())
+            .map(|ip| SocketAddr::new(ip, port))
+            .collect();
+        if addresses.is_empty() {
+            return Err(ApiError::service_unavailable(format!(
+                "no preferred addresses found for node {node:?}; known addresses: []"
+            )));
+        }
+        Ok(Backend {
+            host: format!("{node}:{port}"),
+            addresses,
+            tls: Some(self.nodes.kubelet()),
+            what: format!("the kubelet of node {node:?}"),
+        })
+    }
+
+    /// A Pod that runs on a node, with its node's name.
+    pub(super) async fn pod_on_node(&self, namespace: &str, name: &str) -> Result<(Value, String), ApiError> {
+        let pod = self
+            .registry
+            .object("", "pods", namespace, name)
+            .await?
+            .ok_or_else(|| ApiError::not_found("", "pods", name))?;
+        let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default().to_owned();
+        if node.is_empty() {
+            return Err(ApiError::bad_request(format!("pod {name} does not have a host assigned")));
+        }
+        Ok((pod, node))
+    }
+
+    /// A port of a Pod.
+    pub(super) async fn pod_backend(&self, namespace: &str, named: &Named<'_>) -> Result<Backend, ApiError> {
+        let pod = self
+            .registry
+            .object("", "pods", namespace, named.name)
+            .await?
+            .ok_or_else(|| ApiError::not_found("", "pods", named.name))?;
+        let ip: IpAddr = pod
+            .pointer("/status/podIP")
+            .and_then(Value::as_str)
+            .and_then(|ip| ip.parse().ok())
+            .ok_or_else(|| ApiError::bad_request("address not allowed: the pod has no address yet".to_owned()))?;
+        refuse_local(ip)?;
+        let port = match named.port {
+            "" => first_port(&pod).unwrap_or(if named.scheme == "https" { 443 } else { 80 }),
+            text => text
+                .parse()
+                .ok()
+                .or_else(|| named_port(&pod, text))
+                .ok_or_else(|| ApiError::bad_request(format!("the pod has no port {text:?}")))?,
+        };
+        Ok(self.backend(named.scheme, SocketAddr::new(ip, port), format!("pod {namespace}/{}", named.name)))
+    }
+
+    fn backend(&self, scheme: &str, address: SocketAddr, what: String) -> Backend {
+        Backend {
+            host: address.to_string(),
+            addresses: vec![address],
+            tls: (scheme == "https").then(|| self.nodes.blind.clone()),
+            what,
+        }
+    }
+
+    /// A ready endpoint of a Service's port, at random.
+    pub(super) async fn service_backend(&self, namespace: &str, named: &Named<'_>) -> Result<Backend, ApiError> {
+        let service = self
+            .registry
+            .object("", "services", namespace, named.name)
+            .await?
+            .ok_or_else(|| ApiError::not_found("", "services", named.name))?;
+        let ports = service.pointer("/spec/ports").and_then(Value::as_array).cloned().unwrap_or_default();
+        let text = |port: &Value, field: &str| port.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let port = match named.port {
+            "" => ports.first(),
+            wanted => ports.iter().find(|p| {
+                text(p, "name") == wanted
+                    || p.get("port").and_then(Value::as_u64).map(|n| n.to_string()).as_deref() == Some(wanted)
+            }),
+        };
+        let missing = || {
+            ApiError::service_unavailable(format!(
+                "no service port {:?} found for service {:?}",
+                named.port, named.name
+            ))
+        };
+        let port_name = text(port.ok_or_else(missing)?, "name");
+        let slices = self.registry.objects("discovery.k8s.io", "endpointslices", namespace).await?;
+        let mut candidates = vec![];
+        for slice in slices.iter().filter(|s| meta::label(s, "kubernetes.io/service-name") == Some(named.name)) {
+            let ports = slice.get("ports").and_then(Value::as_array);
+            let number = ports.into_iter().flatten().find(|p| text(p, "name") == port_name);
+            let number = number.and_then(|p| p.get("port")).and_then(Value::as_u64).and_then(|p| u16::try_from(p).ok());
+            let Some(number) = number else { continue };
+            for endpoint in slice.get("endpoints").and_then(Value::as_array).into_iter().flatten() {
+                if endpoint.pointer("/conditions/ready").and_then(Value::as_bool) == Some(false) {
+                    continue;
+                }
+                let addresses = endpoint.get("addresses").and_then(Value::as_array);
+                candidates.extend(
+                    addresses
+                        .into_iter()
+                        .flatten()
+                        .filter_map(|a| a.as_str()?.parse::<IpAddr>().ok())
+                        .map(|ip| SocketAddr::new(ip, number)),
+                );
+            }
+        }
+        let chosen = candidates.choose(&mut rand::rng()).copied();
+        let chosen = chosen.ok_or_else(|| {
+            ApiError::service_unavailable(format!("no endpoints available for service {:?}", named.name))
+        })?;
+        refuse_local(chosen.ip())?;
+        Ok(self.backend(named.scheme, chosen, format!("service {namespace}/{}", named.name)))
+    }
+}
+
+/// Pods and endpoints must not lead back into the server's own machine: an address is data that users write.
+fn refuse_local(ip: IpAddr) -> Result<(), ApiError> {
+    let link_local = match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    if ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || link_local {
+        return Err(ApiError::bad_request("address not allowed".to_owned()));
+    }
+    Ok(())
+}
+
+fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
+    pod.pointer("/spec/containers").and_then(Value::as_array).into_iter().flatten()
+}
+
+fn ports(pod: &Value) -> impl Iterator<Item = &Value> {
+    containers(pod).flat_map(|c| c.get("ports").and_then(Value::as_array).into_iter().flatten())
+}
+
+fn number(port: &Value) -> Option<u16> {
+    port.get("containerPort").and_then(Value::as_u64).and_then(|p| u16::try_from(p).ok())
+}
+
+fn first_port(pod: &Value) -> Option<u16> {
+    ports(pod).find_map(number)
+}
+
+fn named_port(pod: &Value, name: &str) -> Option<u16> {
+    ports(pod).find(|p| p.get("name").and_then(Value::as_str) == Some(name)).and_then(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_schemes_and_ports() {
+        let named = |text| split_name(text).map(|n| (n.scheme, n.name, n.port));
+        assert_eq!(named("web"), Some(("", "web", "")));
+        assert_eq!(named("web:80"), Some(("", "web", "80")));
+        assert_eq!(named("https:web:443"), Some(("https", "web", "443")));
+        assert_eq!(named("http:web:"), Some(("http", "web", "")));
+        assert_eq!(named("ftp:web:21"), None);
+        assert_eq!(named(":80"), None);
+    }
+
+    #[test]
+    fn the_machine_itself_is_out_of_reach() {
+        for bad in ["127.0.0.1", "::1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "fe80::1"] {
+            assert!(refuse_local(bad.parse().unwrap()).is_err(), "{bad}");
+        }
+        assert!(refuse_local("10.244.0.5".parse().unwrap()).is_ok());
+    }
+}
