@@ -15,7 +15,7 @@ async fn main() -> anyhow::Result<()> {
     let server = Server::open(Config::new(&dir, [127, 0, 0, 1].into(), port), store).await?;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     let path = format!("{dir}/kubeconfig");
-    std::fs::write(&path, server.admin_kubeconfig("caravel", &format!("https://127.0.0.1:{port}")))?;
+    std::fs::write(&path, server.admin_kubeconfig(&format!("https://127.0.0.1:{port}")))?;
     println!("serving; export KUBECONFIG={path}");
     let stop = CancellationToken::new();
     let signal = stop.clone();

@@ -125,8 +125,8 @@ impl Server {
     }
 
     /// The administrator's kubeconfig for the server at `url`.
-    pub fn admin_kubeconfig(&self, name: &str, url: &str) -> String {
-        kubeconfig(name, url, self.pki.ca.cert_pem(), &self.pki.leaves().admin)
+    pub fn admin_kubeconfig(&self, url: &str) -> String {
+        kubeconfig("caravel", url, self.pki.ca.cert_pem(), &self.pki.leaves().admin)
     }
 
     /// A service that answers requests of `identity` in this process, through the same pipeline as HTTPS.

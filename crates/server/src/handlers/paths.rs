@@ -57,7 +57,7 @@ impl Server {
             }
             plain => {
                 if plain == "/openapi/v2" || plain == "/openapi/v3" || plain.starts_with("/openapi/v3/") {
-                    return self.openapi(&inbound, plain);
+                    return self.openapi(&inbound, plain).await;
                 }
                 let kinds = self.registry.kinds();
                 let parts: Vec<&str> = plain.split('/').skip(1).collect();

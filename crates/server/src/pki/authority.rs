@@ -127,6 +127,11 @@ impl Authority {
         &self.cert_pem
     }
 
+    /// PEM (PKCS#8) of the authority's key, for the controller that signs certificate requests.
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// DER of the authority's certificate.
     pub fn cert_der(&self) -> &CertificateDer<'static> {
         &self.cert_der

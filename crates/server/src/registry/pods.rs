@@ -30,17 +30,7 @@ impl Registry {
         let target = binding.get("target").unwrap_or(&Value::Null);
         let text = |field: &str| target.get(field).and_then(Value::as_str).unwrap_or_default();
         let node = text("name").to_owned();
-        let mut wrong = vec![];
-        {
-            use caravel_api::field::{FieldError, FieldPath};
-            let root = FieldPath::root("target");
-            if !matches!(text("kind"), "" | "Node") {
-                wrong.push(FieldError::not_supported(&root.child("kind"), text("kind"), &["Node", "<empty>"]));
-            }
-            if node.is_empty() {
-                wrong.push(FieldError::required(&root.child("name"), ""));
-            }
-        }
+        let wrong = caravel_api::validation::binding(binding);
         if !wrong.is_empty() {
             return Err(ApiError::invalid("", "Binding", name, &wrong));
         }

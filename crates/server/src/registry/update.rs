@@ -188,10 +188,7 @@ impl Registry {
             fields::track(kind, subresource, Some(&old), &mut object, &Manager::of(call, options), now);
         }
         meta::set(&mut object, "resourceVersion", meta::resource_version(&old));
-        let errors = match subresource {
-            "status" => rules::validate_status(kind, &object, &old),
-            _ => rules::validate_update(kind, &object, &old),
-        };
+        let errors = rules::validate_update(kind, subresource, &object, &old);
         if !errors.is_empty() {
             return Err(ApiError::invalid(&kind.group, &kind.kind, name, &errors).into());
         }
