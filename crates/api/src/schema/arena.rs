@@ -84,7 +84,7 @@ pub(super) struct NodeData {
     pub list_type: ListType,
     pub strategy: PatchStrategy,
     /// Every bit of [`flags`].
-    pub flags: u8,
+    pub flags: u16,
     /// Element of a list, value of a map, `JSONSchemaProps` of the `PropsOr…` types.
     pub element: Option<NodeId>,
     /// The struct of an object.
@@ -109,17 +109,19 @@ impl NodeData {
 
 /// Bits of [`NodeData::flags`].
 pub(super) mod flags {
-    pub const REQUIRED: u8 = 1;
+    pub const REQUIRED: u16 = 1;
     /// A struct that is held by value in Go and so always written, `{}` when empty.
-    pub const VALUE: u8 = 1 << 1;
-    pub const ATOMIC: u8 = 1 << 2;
-    pub const NULLABLE: u8 = 1 << 3;
-    pub const PRESERVE_UNKNOWN: u8 = 1 << 4;
-    pub const EMBEDDED: u8 = 1 << 5;
+    pub const VALUE: u16 = 1 << 1;
+    pub const ATOMIC: u16 = 1 << 2;
+    pub const NULLABLE: u16 = 1 << 3;
+    pub const PRESERVE_UNKNOWN: u16 = 1 << 4;
+    pub const EMBEDDED: u16 = 1 << 5;
     /// `x-kubernetes-list-type` was said, even if it said atomic.
-    pub const LIST_TYPE_SET: u8 = 1 << 6;
+    pub const LIST_TYPE_SET: u16 = 1 << 6;
     /// `x-kubernetes-map-type: granular` was said, which is what maps are anyway.
-    pub const GRANULAR: u8 = 1 << 7;
+    pub const GRANULAR: u16 = 1 << 7;
+    /// A scalar that Go holds by value and leaves out of JSON when it is zero.
+    pub const PLAIN: u16 = 1 << 8;
 }
 
 /// Seldom used attributes of a node.

@@ -7,6 +7,7 @@
 //! - `!` the field is required,
 //! - `list=a,b` / `set` / `atomic` the list (or map) type with its keys,
 //! - `patch=strategy[:key]` the strategic merge strategies and merge key,
+//! - `plain` a scalar that Go holds by value and leaves out when it is zero,
 //! - `value` a struct that Go holds by value, `default=JSON` the default,
 //! - `#n[.n[.n]]` the protobuf field number, from the outside in where Go embeds structs.
 //!
@@ -84,11 +85,8 @@ fn zeros(arena: &mut Arena, object: u32) -> Value {
         let Some(extra) = data.extra else { continue };
         let value = match (data.flags & flags::VALUE != 0, data.object) {
             (true, Some(inner)) => Some(zeros(arena, inner)),
-            // An optional empty string is one that Go leaves out.
-            _ => arena.extras[extra as usize]
-                .default
-                .clone()
-                .filter(|d| data.flags & flags::REQUIRED != 0 || d.as_str() != Some("")),
+            // What Go leaves out when it is zero is not written.
+            _ => arena.extras[extra as usize].default.clone().filter(|_| data.flags & flags::PLAIN == 0),
         };
         if let Some(value) = value {
             arena.extras[extra as usize].zero = Some(value.clone());
@@ -146,6 +144,7 @@ fn attribute(word: &'static str, node: &mut NodeData, extra: &mut Extra) {
                 node.flags |= flags::LIST_TYPE_SET;
             }
             "atomic" => node.flags |= flags::ATOMIC | flags::LIST_TYPE_SET,
+            "plain" => node.flags |= flags::PLAIN,
             "granular" => node.flags |= flags::GRANULAR,
             "value" => {
                 node.flags |= flags::VALUE;

@@ -155,6 +155,13 @@ impl<'a> Node<'a> {
         self.object().into_iter().flat_map(move |o| o.fields.iter().map(move |f| (&*f.name, self.at(f.node))))
     }
 
+    /// The schema of the named field of an object with its protobuf field numbers.
+    pub fn proto_field(self, name: &str) -> Option<(Node<'a>, [u8; 3])> {
+        let fields = &self.object()?.fields;
+        let at = fields.binary_search_by(|f| (*f.name).cmp(name)).ok()?;
+        Some((self.at(fields[at].node), fields[at].proto))
+    }
+
     /// The fields of an object with their protobuf field numbers from the outside in; zeros fill up.
     pub fn proto_fields(self) -> impl Iterator<Item = (&'a str, Node<'a>, [u8; 3])> {
         self.object().into_iter().flat_map(move |o| o.fields.iter().map(move |f| (&*f.name, self.at(f.node), f.proto)))
@@ -239,6 +246,11 @@ impl<'a> Node<'a> {
         self.flag(flags::VALUE)
     }
 
+    /// Whether zero and unset are the same here: Go holds the scalar by value and leaves zero out of JSON.
+    pub fn is_plain(self) -> bool {
+        self.flag(flags::PLAIN)
+    }
+
     /// Whether null is a value here (custom resources).
     pub fn is_nullable(self) -> bool {
         self.flag(flags::NULLABLE)
@@ -264,7 +276,7 @@ impl<'a> Node<'a> {
         self.object().and_then(|o| o.union.as_deref())
     }
 
-    fn flag(self, flag: u8) -> bool {
+    fn flag(self, flag: u16) -> bool {
         self.data().flags & flag != 0
     }
 }
