@@ -1,0 +1,79 @@
+//! What can be set.
+
+use std::sync::Arc;
+
+use crate::plugins::fit::Scoring;
+use crate::plugins::spread::Defaults;
+
+/// Weights of scores; 0 turns one off. The defaults are upstream's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weights {
+    /// Untolerated preferences of nodes.
+    pub taints: i64,
+    /// Preferred node affinity.
+    pub node_affinity: i64,
+    /// Soft topology spreading.
+    pub spread: i64,
+    /// Preferences between pods.
+    pub interpod: i64,
+    /// How full the node is.
+    pub fit: i64,
+    /// How evenly it is used.
+    pub balanced: i64,
+    /// Images that are there.
+    pub images: i64,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self { taints: 3, node_affinity: 2, spread: 2, interpod: 2, fit: 1, balanced: 1, images: 1 }
+    }
+}
+
+/// One scheduler by name, as pods choose with `spec.schedulerName`.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// The name.
+    pub name: Arc<str>,
+    /// Weights of scores.
+    pub weights: Weights,
+    /// How full nodes are liked.
+    pub fit: Scoring,
+    /// Spreading of pods that say nothing about it.
+    pub spread: Defaults,
+    /// What a required affinity of a pod that is there counts for in scoring.
+    pub hard_affinity_weight: i64,
+    /// How many percent of the nodes are enough to choose among; `None` adapts to the size of the cluster.
+    pub percentage_of_nodes: Option<u32>,
+}
+
+impl Profile {
+    /// The defaults under a name.
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            weights: Weights::default(),
+            fit: Scoring::default(),
+            spread: Defaults::System,
+            hard_affinity_weight: 1,
+            percentage_of_nodes: None,
+        }
+    }
+}
+
+/// The scheduler's configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The profiles; their names differ.
+    pub profiles: Vec<Profile>,
+    /// First and longest wait of a pod that could not be scheduled, in seconds.
+    pub backoff: (f64, f64),
+    /// How many bindings may be under way at once.
+    pub parallel_binds: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { profiles: vec![Profile::named("default-scheduler")], backoff: (1.0, 10.0), parallel_binds: 64 }
+    }
+}

@@ -1,0 +1,281 @@
+//! One decision: filters over the nodes until enough will do, scores over those, the best wins.
+
+use std::sync::Arc;
+
+use crate::config::Profile;
+use crate::model::{PodInfo, Spread};
+use crate::plugins::{
+    MAX_SCORE, Plugin, PluginSet, Reject, balanced, fit, image_locality, interpod, node_affinity, normalize, ports,
+    spread, taints, volumes,
+};
+use crate::state::{NodeId, State};
+
+/// At least so many nodes are looked for before the search stops early.
+const MIN_FEASIBLE: usize = 100;
+
+/// What is found out about a pod once, before nodes are looked at.
+#[derive(Debug)]
+pub struct Prepared {
+    constraints: Vec<Spread>,
+    own_constraints: bool,
+    hard: Vec<spread::Hard>,
+    interpod: interpod::Prepared,
+    volumes: volumes::Prepared,
+    /// The only nodes that can do.
+    only: Option<Vec<NodeId>>,
+}
+
+/// Why no node will do.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// How many nodes there are.
+    pub nodes: usize,
+    /// A reason that has nothing to do with nodes.
+    pub general: Option<(Plugin, String)>,
+    /// Why each node that was looked at will not do.
+    pub rejects: Vec<(NodeId, Reject)>,
+    /// Nodes that the pod's affinity rules out by name.
+    pub outside: usize,
+    /// Who objected.
+    pub plugins: PluginSet,
+}
+
+/// The outcome of a decision.
+#[derive(Debug)]
+pub enum Decision {
+    /// The pod goes here, after its waiting claims are bound.
+    Node {
+        /// The node.
+        node: NodeId,
+        /// What to do about claims first.
+        bindings: Vec<volumes::Binding>,
+        /// How many nodes were looked at.
+        evaluated: usize,
+        /// How many of them would have done.
+        feasible: usize,
+    },
+    /// Nowhere now.
+    Nowhere(Failure),
+}
+
+/// Where the search goes on, and how ties are broken: the only things that differ between two decisions on the same state.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Turn {
+    /// Where in the order of nodes the next search begins.
+    pub start: usize,
+    /// For breaking ties.
+    pub seed: u64,
+}
+
+impl Turn {
+    pub(crate) fn random(&mut self) -> u64 {
+        self.seed ^= self.seed << 13;
+        self.seed ^= self.seed >> 7;
+        self.seed ^= self.seed << 17;
+        self.seed = self.seed.max(1);
+        self.seed
+    }
+}
+
+/// Prepares a pod.
+///
+/// # Errors
+/// A reason that no node can mend.
+pub fn prepare(state: &mut State, profile: &Profile, pod: &PodInfo) -> Result<Prepared, (Plugin, String)> {
+    if pod.wants_devices {
+        let text = "resource claims (dynamic resource allocation) are not supported by this scheduler";
+        return Err((Plugin::DynamicResources, text.to_owned()));
+    }
+    let volumes = volumes::prepare(state, pod).map_err(|reason| (Plugin::VolumeBinding, reason))?;
+    let only = pod.node_rule.as_ref().and_then(|rule| rule.node_names());
+    let only = only.map(|names| names.into_iter().filter_map(|n| state.find_sym(n)).collect());
+    let (constraints, own_constraints) = spread::constraints(state, &profile.spread, pod);
+    let hard = spread::prepare(state, pod, &constraints);
+    let interpod = interpod::prepare(state, pod);
+    Ok(Prepared { constraints, own_constraints, hard, interpod, volumes, only })
+}
+
+/// Whether a node will do, the cheapest questions first within upstream's order.
+#[inline]
+pub fn filter(state: &State, prepared: &Prepared, pod: &PodInfo, id: NodeId) -> Result<(), Reject> {
+    let node = state.node(id);
+    taints::filter_unschedulable(pod, node)?;
+    taints::filter(pod, node)?;
+    node_affinity::filter(pod, node)?;
+    ports::filter(pod, node)?;
+    fit::filter(pod, node)?;
+    volumes::filter(state, &prepared.volumes, pod, node)?;
+    spread::filter(state, &prepared.hard, id)?;
+    interpod::filter(state, &prepared.interpod, id)
+}
+
+/// The same with room kept for pods for which it was made and that matter at least as much.
+pub fn filter_nominated(
+    state: &mut State,
+    profile: &Profile,
+    prepared: &Prepared,
+    pod: &PodInfo,
+    id: NodeId,
+) -> Result<(), Reject> {
+    if state.any_nominated() {
+        let others: Vec<Arc<PodInfo>> = state
+            .nominated(state.node(id).sym)
+            .iter()
+            .filter(|other| other.priority >= pod.priority && other.key != pod.key)
+            .cloned()
+            .collect();
+        if !others.is_empty() {
+            for other in &others {
+                state.put_back(id, other.clone());
+            }
+            let with = prepare(state, profile, pod).map(|prepared| filter(state, &prepared, pod, id));
+            for other in &others {
+                state.take_off(id, &other.key);
+            }
+            if let Ok(Err(reject)) = with {
+                return Err(reject);
+            }
+        }
+    }
+    filter(state, prepared, pod, id)
+}
+
+/// How many feasible nodes are enough.
+fn enough(profile: &Profile, nodes: usize) -> usize {
+    if nodes < MIN_FEASIBLE {
+        return nodes;
+    }
+    let percent = match profile.percentage_of_nodes {
+        Some(percent) if percent > 0 => percent as usize,
+        _ => 50_usize.saturating_sub(nodes / 125).max(5),
+    };
+    if percent >= 100 { nodes } else { (nodes * percent / 100).max(MIN_FEASIBLE) }
+}
+
+/// Decides where a pod goes. Leaves the state as it was.
+pub fn decide(state: &mut State, profile: &Profile, pod: &PodInfo, turn: &mut Turn) -> Decision {
+    state.terms.sweep();
+    let nodes = state.order().len();
+    let mut failure =
+        Failure { nodes, general: None, rejects: Vec::new(), outside: 0, plugins: PluginSet::default() };
+    let prepared = match prepare(state, profile, pod) {
+        Ok(prepared) => prepared,
+        Err((plugin, reason)) => {
+            failure.plugins.insert(plugin);
+            failure.general = Some((plugin, reason));
+            return Decision::Nowhere(failure);
+        }
+    };
+    // Room was made for it somewhere: that comes first.
+    if let Some(id) = pod.nominated.as_deref().and_then(|name| state.find(name))
+        && filter_nominated(state, profile, &prepared, pod, id).is_ok()
+    {
+        return chosen(state, &prepared, id, 1, 1);
+    }
+    let mut feasible = Vec::new();
+    let mut evaluated = 0;
+    let (count, limit, start) = match &prepared.only {
+        Some(only) => (only.len(), only.len(), 0),
+        None => (nodes, enough(profile, nodes), if nodes == 0 { 0 } else { turn.start % nodes }),
+    };
+    for i in 0..count {
+        let id = match &prepared.only {
+            Some(only) => only[i],
+            None => {
+                let at = start + i;
+                state.ordered()[if at >= nodes { at - nodes } else { at }]
+            }
+        };
+        evaluated += 1;
+        match filter_nominated(state, profile, &prepared, pod, id) {
+            Ok(()) => {
+                feasible.push(id);
+                if feasible.len() >= limit {
+                    break;
+                }
+            }
+            Err(reject) => {
+                failure.plugins.insert(reject.plugin);
+                failure.rejects.push((id, reject));
+            }
+        }
+    }
+    if prepared.only.is_none() {
+        turn.start = start + evaluated;
+    } else {
+        failure.outside = nodes.saturating_sub(count);
+        failure.plugins.insert(Plugin::NodeAffinity);
+    }
+    match feasible[..] {
+        [] => Decision::Nowhere(failure),
+        [only] => chosen(state, &prepared, only, evaluated, 1),
+        _ => {
+            let scores = score(state, profile, &prepared, pod, &feasible);
+            let best = best(&scores, turn);
+            chosen(state, &prepared, feasible[best], evaluated, feasible.len())
+        }
+    }
+}
+
+fn chosen(state: &State, prepared: &Prepared, node: NodeId, evaluated: usize, feasible: usize) -> Decision {
+    let bindings = volumes::bindings(state, &prepared.volumes, state.node(node)).unwrap_or_default();
+    Decision::Node { node, bindings, evaluated, feasible }
+}
+
+/// The weighted scores of feasible nodes.
+pub fn score(state: &mut State, profile: &Profile, prepared: &Prepared, pod: &PodInfo, nodes: &[NodeId]) -> Vec<i64> {
+    let weights = profile.weights;
+    let balance = weights.balanced > 0 && balanced::applies(pod);
+    let mut total: Vec<i64> = nodes
+        .iter()
+        .map(|id| {
+            let node = state.node(*id);
+            let mut sum = weights.fit * fit::score(&profile.fit, pod, node);
+            if balance {
+                sum += weights.balanced * balanced::score(pod, node);
+            }
+            if weights.images > 0 && !node.images.is_empty() {
+                sum += weights.images * image_locality::score(state, pod, node);
+            }
+            sum
+        })
+        .collect();
+    let mut add = |weight: i64, scores: Vec<i64>| {
+        total.iter_mut().zip(scores).for_each(|(sum, score)| *sum += weight * score);
+    };
+    if weights.taints > 0 && nodes.iter().any(|id| !state.node(*id).taints.is_empty()) {
+        let mut scores: Vec<_> = nodes.iter().map(|id| taints::score(pod, state.node(*id))).collect();
+        normalize(&mut scores, true);
+        add(weights.taints, scores);
+    }
+    if weights.node_affinity > 0 && !pod.node_preferences.is_empty() {
+        let mut scores: Vec<_> = nodes.iter().map(|id| node_affinity::score(pod, state.node(*id))).collect();
+        normalize(&mut scores, false);
+        add(weights.node_affinity, scores);
+    }
+    if weights.spread > 0 {
+        let scores = spread::score(state, pod, &prepared.constraints, prepared.own_constraints, nodes);
+        add(weights.spread, scores.unwrap_or_default());
+    }
+    if weights.interpod > 0 {
+        add(weights.interpod, interpod::score(state, pod, profile.hard_affinity_weight, nodes).unwrap_or_default());
+    }
+    debug_assert!(total.iter().all(|s| *s <= 11 * MAX_SCORE * 100));
+    total
+}
+
+/// The place of the highest score; among equals each with the same probability.
+fn best(scores: &[i64], turn: &mut Turn) -> usize {
+    let (mut at, mut ties) = (0, 1);
+    for (i, score) in scores.iter().enumerate().skip(1) {
+        if *score > scores[at] {
+            (at, ties) = (i, 1);
+        } else if *score == scores[at] {
+            ties += 1;
+            if turn.random().is_multiple_of(ties) {
+                at = i;
+            }
+        }
+    }
+    at
+}

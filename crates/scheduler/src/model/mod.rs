@@ -1,0 +1,13 @@
+//! What the scheduler remembers of nodes and pods: compact, made once when an object arrives, and free of I/O.
+
+mod affinity;
+mod node;
+mod pod;
+mod resources;
+mod selector;
+
+pub use affinity::{NodeRule, NodeTerm, PodTerm};
+pub use node::{NodeInfo, Taint};
+pub use pod::{HostPort, Inclusion, PodInfo, PodKey, Spread, TaintEffect, Toleration, WhenUnsatisfiable};
+pub use resources::{DEFAULT_CPU, DEFAULT_MEMORY, Resources, pod_requests, quantity_milli, quantity_value};
+pub use selector::{Labels, Op, Req, Selector};
