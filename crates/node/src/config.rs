@@ -56,6 +56,8 @@ pub struct Config {
     pub status_interval: Duration,
     /// When images and Pods are removed for want of space.
     pub thresholds: Thresholds,
+    /// Containers without a seccomp profile get the runtime's default one instead of none.
+    pub seccomp_default: bool,
     /// The version reported as kubelet's.
     pub version: String,
 }
@@ -124,6 +126,7 @@ impl Config {
             lease_duration: Duration::from_secs(40),
             status_interval: Duration::from_secs(300),
             thresholds: Thresholds::default(),
+            seccomp_default: true,
             version: "v1.36.0".into(),
         }
     }
