@@ -44,6 +44,13 @@ impl Backoff {
         self.entries.insert(key.to_owned(), Entry { delay, updated: now });
     }
 
+    /// When the wait noted last is over; `None` if it is. For things that wait from their failure on.
+    pub fn waiting(&self, key: &str, now: i64) -> Option<i64> {
+        let e = self.entries.get(key)?;
+        let end = e.updated.saturating_add(nanos(e.delay));
+        (now < end).then_some(end)
+    }
+
     /// The present delay of a key.
     pub fn delay(&self, key: &str) -> Option<Duration> {
         self.entries.get(key).map(|e| e.delay)

@@ -54,8 +54,8 @@ impl Tokens {
         }
         let account = pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref()).filter(|n| !n.is_empty()).unwrap_or("default");
         let request = TokenRequest {
-            spec: TokenRequestSpec {
-                audiences: p.audience.iter().filter(|a| !a.is_empty()).cloned().collect(),
+            spec: Some(TokenRequestSpec {
+                audiences: p.audience.clone().filter(|a| !a.is_empty()).map(|a| vec![a]),
                 expiration_seconds: Some(p.expiration_seconds.unwrap_or(DEFAULT_SECONDS)),
                 bound_object_ref: Some(BoundObjectReference {
                     api_version: Some("v1".into()),
@@ -63,7 +63,7 @@ impl Tokens {
                     name: pod.metadata.name.clone(),
                     uid: pod.metadata.uid.clone(),
                 }),
-            },
+            }),
             ..Default::default()
         };
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), spec::namespace(pod));
@@ -71,10 +71,12 @@ impl Tokens {
             .create_subresource("token", account, &PostParams::default(), &request)
             .await
             .map_err(|e| format!("failed to fetch token: {e}"))?;
-        let status = answer.status.ok_or("the token request came back without a token")?;
-        let renew_at = renew_at(now, time::ns(&status.expiration_timestamp));
-        self.held.lock().insert(key, Held { token: status.token.clone(), renew_at });
-        Ok((status.token, renew_at))
+        let status = answer.status.unwrap_or_default();
+        let token = status.token.filter(|t| !t.is_empty()).ok_or("the token request came back without a token")?;
+        let expires = status.expiration_timestamp.as_ref().map_or(now, time::ns);
+        let renew_at = renew_at(now, expires);
+        self.held.lock().insert(key, Held { token: token.clone(), renew_at });
+        Ok((token, renew_at))
     }
 
     /// Drops the tokens of a Pod.

@@ -1,0 +1,229 @@
+//! The Node's status.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use caravel_runtime as rt;
+use k8s_openapi::api::core::v1::{
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
+    NodeRuntimeHandlerFeatures, NodeStatus, NodeSwapStatus, NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::machine;
+use crate::manager::Manager;
+use crate::shared::Shared;
+use crate::time;
+
+/// How often the machine is looked at when nothing asks for it.
+const CHECK: Duration = Duration::from_secs(60);
+/// Images told of at most, with so many names each.
+const MAX_IMAGES: usize = 50;
+const MAX_NAMES: usize = 5;
+
+/// What is wrong with the node; empty if nothing is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Why the node is not ready.
+    pub not_ready: Option<String>,
+    /// Too little memory.
+    pub memory: bool,
+    /// Too little disk.
+    pub disk: bool,
+    /// Too few process ids.
+    pub pids: bool,
+}
+
+/// Writes the status.
+pub struct Keeper {
+    shared: Arc<Shared>,
+    _manager: Arc<Manager>,
+    written: Option<(NodeStatus, Instant)>,
+}
+
+impl Keeper {
+    /// Has written nothing yet.
+    pub fn new(shared: Arc<Shared>, manager: Arc<Manager>) -> Self {
+        Keeper { shared, _manager: manager, written: None }
+    }
+
+    /// Looks and writes if need be; returns when to look again.
+    pub async fn step(&mut self) -> Duration {
+        let version = self.shared.runtime.version().await.unwrap_or_default();
+        let (health, handlers) = self.health().await;
+        let ready = health.not_ready.is_none();
+        let images = self.shared.runtime.list_images().await.unwrap_or_default();
+        let old = self.conditions_known();
+        let new = status(&self.shared, &version, &health, &handlers, &images, &old, time::now_ns());
+        let due = self.written.as_ref().is_none_or(|(w, at)| !same(w, &new) || at.elapsed() >= self.shared.config.status_interval);
+        if due {
+            let patch = json!({"status": patch(&new)});
+            let api: Api<Node> = Api::all(self.shared.client.clone());
+            let name = &self.shared.config.node_name;
+            match api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
+                Ok(_) => self.written = Some((new, Instant::now())),
+                Err(e) => {
+                    tracing::warn!(error = %e, "cannot write the node's status yet");
+                    return Duration::from_secs(1);
+                }
+            }
+        }
+        if ready { CHECK } else { Duration::from_secs(1) }
+    }
+
+    fn conditions_known(&self) -> Vec<NodeCondition> {
+        if let Some((w, _)) = &self.written {
+            return w.conditions.clone().unwrap_or_default();
+        }
+        let node = self.shared.node.list().into_iter().next();
+        node.and_then(|n| n.status.as_ref()?.conditions.clone()).unwrap_or_default()
+    }
+
+    async fn health(&self) -> (Health, Vec<rt::RuntimeHandler>) {
+        let mut h = Health::default();
+        let mut handlers = Vec::new();
+        match self.shared.runtime.status().await {
+            Ok(s) => {
+                let problem = |type_: &str, what: &str| {
+                    s.condition(type_).filter(|c| !c.status).map(|c| format!("{what} not ready: {type_}=false reason:{} message:{}", c.reason, c.message))
+                };
+                h.not_ready = problem("RuntimeReady", "container runtime").or_else(|| problem("NetworkReady", "container runtime network"));
+                handlers = s.handlers;
+            }
+            Err(e) => h.not_ready = Some(format!("container runtime is down: {}", e.detail())),
+        }
+        let t = &self.shared.config.thresholds;
+        h.memory = machine::meminfo("MemAvailable") < t.memory_available;
+        if let Some(d) = machine::disk(&self.shared.config.root_dir) {
+            h.disk = d.available < d.total / 100 * u64::from(t.nodefs_available_percent) || (d.inodes > 0 && d.inodes_free < d.inodes / 100 * u64::from(t.nodefs_inodes_percent));
+        }
+        (h, handlers)
+    }
+}
+
+/// Whether two statuses tell the same; heartbeats do not count.
+fn same(a: &NodeStatus, b: &NodeStatus) -> bool {
+    let strip = |s: &NodeStatus| {
+        let mut s = s.clone();
+        s.conditions.iter_mut().flatten().for_each(|c| c.last_heartbeat_time = None);
+        s
+    };
+    strip(a) == strip(b)
+}
+
+/// As a patch: the lists that are merged by key but are ours alone replace what is there.
+fn patch(s: &NodeStatus) -> Value {
+    let mut v = serde_json::to_value(s).unwrap_or_default();
+    if let Some(Value::Array(list)) = v.get_mut("addresses") {
+        list.push(json!({"$patch": "replace"}));
+    }
+    v
+}
+
+/// The status. Pure.
+pub fn status(
+    shared: &Shared,
+    version: &rt::Version,
+    health: &Health,
+    handlers: &[rt::RuntimeHandler],
+    images: &[rt::Image],
+    old: &[NodeCondition],
+    now: i64,
+) -> NodeStatus {
+    let config = &shared.config;
+    let m = &shared.machine;
+    let mut addresses: Vec<NodeAddress> =
+        config.node_ips.iter().map(|ip| NodeAddress { type_: "InternalIP".into(), address: ip.to_string() }).collect();
+    addresses.push(NodeAddress { type_: "Hostname".into(), address: config.node_name.clone() });
+    NodeStatus {
+        addresses: Some(addresses),
+        capacity: Some(m.capacity(config)),
+        allocatable: Some(m.allocatable(config)),
+        conditions: Some(conditions(health, old, now)),
+        daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(config.port) }) }),
+        node_info: Some(NodeSystemInfo {
+            architecture: machine::arch().into(),
+            boot_id: m.boot_id.clone(),
+            container_runtime_version: format!("{}://{}", version.runtime_name, version.runtime_version),
+            kernel_version: m.kernel.clone(),
+            kube_proxy_version: String::new(),
+            kubelet_version: config.version.clone(),
+            machine_id: m.machine_id.clone(),
+            operating_system: "linux".into(),
+            os_image: m.os_image.clone(),
+            swap: (m.swap > 0).then(|| NodeSwapStatus { capacity: i64::try_from(m.swap).ok() }),
+            system_uuid: m.system_uuid.clone(),
+        }),
+        images: Some(image_list(images)),
+        runtime_handlers: (!handlers.is_empty()).then(|| handlers.iter().map(handler).collect()),
+        features: Some(NodeFeatures { supplemental_groups_policy: Some(false) }),
+        ..Default::default()
+    }
+}
+
+fn handler(h: &rt::RuntimeHandler) -> NodeRuntimeHandler {
+    NodeRuntimeHandler {
+        name: Some(h.name.clone()),
+        features: Some(NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(h.recursive_read_only_mounts),
+            user_namespaces: Some(h.user_namespaces),
+        }),
+    }
+}
+
+fn image_list(images: &[rt::Image]) -> Vec<ContainerImage> {
+    let mut all: Vec<ContainerImage> = images
+        .iter()
+        .map(|i| ContainerImage {
+            names: Some(i.repo_digests.iter().chain(&i.repo_tags).take(MAX_NAMES).cloned().collect()),
+            size_bytes: i64::try_from(i.size).ok(),
+        })
+        .collect();
+    all.sort_by(|a, b| b.size_bytes.cmp(&a.size_bytes).then_with(|| a.names.cmp(&b.names)));
+    all.truncate(MAX_IMAGES);
+    all
+}
+
+fn conditions(h: &Health, old: &[NodeCondition], now: i64) -> Vec<NodeCondition> {
+    let pressure = |type_: &'static str, bad: bool, yes: (&'static str, &str), no: (&'static str, &str)| {
+        let (reason, what) = if bad { yes } else { no };
+        (type_, bad, reason, format!("kubelet has {what}"))
+    };
+    let ready = match &h.not_ready {
+        None => ("Ready", true, "KubeletReady", "kubelet is posting ready status".to_owned()),
+        Some(why) => ("Ready", false, "KubeletNotReady", why.clone()),
+    };
+    let all = [
+        pressure(
+            "MemoryPressure",
+            h.memory,
+            ("KubeletHasInsufficientMemory", "insufficient memory available"),
+            ("KubeletHasSufficientMemory", "sufficient memory available"),
+        ),
+        pressure("DiskPressure", h.disk, ("KubeletHasDiskPressure", "disk pressure"), ("KubeletHasNoDiskPressure", "no disk pressure")),
+        pressure(
+            "PIDPressure",
+            h.pids,
+            ("KubeletHasInsufficientPID", "insufficient PID available"),
+            ("KubeletHasSufficientPID", "sufficient PID available"),
+        ),
+        ready,
+    ];
+    let stamp = Some(time::time_now(now));
+    all.into_iter()
+        .map(|(type_, on, reason, message)| {
+            let status = if on { "True" } else { "False" };
+            let before = old.iter().find(|c| c.type_ == type_ && c.status == status);
+            NodeCondition {
+                type_: type_.into(),
+                status: status.into(),
+                reason: Some(reason.into()),
+                message: Some(message),
+                last_heartbeat_time: stamp.clone(),
+                last_transition_time: before.and_then(|c| c.last_transition_time.clone()).or_else(|| stamp.clone() as Option<Time>),
+            }
+        })
+        .collect()
+}
