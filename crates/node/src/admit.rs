@@ -24,10 +24,16 @@ pub fn admit(node: Option<&Node>, allocatable: &Resources, others: &[Arc<Pod>], 
     if let Some(node) = node
         && !selected(node, pod_spec)
     {
-        return Err(refuse("NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".into()));
+        return Err(refuse(
+            "NodeAffinity",
+            "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector".into(),
+        ));
     }
     if ports_taken(others, pod_spec) {
-        return Err(refuse("NodePorts", "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports".into()));
+        return Err(refuse(
+            "NodePorts",
+            "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports".into(),
+        ));
     }
     Ok(())
 }
@@ -47,12 +53,18 @@ fn fits(allocatable: &Resources, others: &[Arc<Pod>], pod: &PodSpec) -> Result<(
         if want == 0 {
             continue;
         }
-        let have = if resource == "cpu" { quantity::milli_of(Some(allocatable), resource) } else { quantity::value_of(Some(allocatable), resource) };
+        let have = if resource == "cpu" {
+            quantity::milli_of(Some(allocatable), resource)
+        } else {
+            quantity::value_of(Some(allocatable), resource)
+        };
         let used: i64 = others.iter().filter_map(|p| p.spec.as_ref()).map(|s| request(s, resource)).sum();
         if used + want > have {
             return Err(refuse(
                 &format!("OutOf{resource}"),
-                format!("Node didn't have enough resource: {resource}, requested: {want}, used: {used}, capacity: {have}"),
+                format!(
+                    "Node didn't have enough resource: {resource}, requested: {want}, used: {used}, capacity: {have}"
+                ),
             ));
         }
     }
@@ -137,7 +149,8 @@ mod tests {
     }
 
     fn reason(others: &[Arc<Pod>], spec: serde_json::Value) -> String {
-        let node: Node = serde_json::from_value(json!({"metadata": {"name": "n", "labels": {"disk": "ssd", "gen": "5"}}})).unwrap();
+        let node: Node =
+            serde_json::from_value(json!({"metadata": {"name": "n", "labels": {"disk": "ssd", "gen": "5"}}})).unwrap();
         let allocatable: Resources = serde_json::from_value(json!({"cpu": "2", "memory": "1Gi", "pods": "2"})).unwrap();
         admit(Some(&node), &allocatable, others, &pod(spec)).map_or_else(|v| v.reason, |()| String::new())
     }
@@ -146,17 +159,23 @@ mod tests {
     fn refusals() {
         let with = |c: serde_json::Value| json!({"containers": [c]});
         let cpu = |n: &str| with(json!({"name": "a", "resources": {"requests": {"cpu": n}}}));
-        let port = |p: i32, ip: &str| with(json!({"name": "a", "ports": [{"containerPort": 1, "hostPort": p, "hostIP": ip}]}));
+        let port =
+            |p: i32, ip: &str| with(json!({"name": "a", "ports": [{"containerPort": 1, "hostPort": p, "hostIP": ip}]}));
         let one = [pod(cpu("1500m"))];
         assert_eq!(reason(&one, cpu("500m")), "");
         assert_eq!(reason(&one, cpu("501m")), "OutOfcpu");
         assert_eq!(reason(&[pod(cpu("0")), pod(cpu("0"))], cpu("0")), "OutOfpods");
-        assert_eq!(reason(&[], with(json!({"name": "a", "resources": {"requests": {"memory": "2Gi"}}}))), "OutOfmemory");
+        assert_eq!(
+            reason(&[], with(json!({"name": "a", "resources": {"requests": {"memory": "2Gi"}}}))),
+            "OutOfmemory"
+        );
         assert_eq!(reason(&[pod(port(80, ""))], port(80, "127.0.0.1")), "NodePorts");
         assert_eq!(reason(&[pod(port(80, "127.0.0.2"))], port(80, "127.0.0.1")), "");
         assert_eq!(reason(&[], json!({"containers": [], "nodeSelector": {"disk": "hdd"}})), "NodeAffinity");
-        let affine = |op: &str, v: serde_json::Value| json!({"containers": [], "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
-            {"nodeSelectorTerms": [{"matchExpressions": [{"key": "gen", "operator": op, "values": v}]}]}}}});
+        let affine = |op: &str, v: serde_json::Value| {
+            json!({"containers": [], "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+            {"nodeSelectorTerms": [{"matchExpressions": [{"key": "gen", "operator": op, "values": v}]}]}}}})
+        };
         assert_eq!(reason(&[], affine("Gt", json!(["4"]))), "");
         assert_eq!(reason(&[], affine("Lt", json!(["4"]))), "NodeAffinity");
         assert_eq!(reason(&[], json!({"containers": [], "os": {"name": "windows"}})), "PodOSNotSupported");
@@ -165,7 +184,16 @@ mod tests {
     #[test]
     fn the_message_says_what_is_missing() {
         let allocatable: Resources = serde_json::from_value(json!({"cpu": "1", "pods": "9"})).unwrap();
-        let v = admit(None, &allocatable, &[], &pod(json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": "2"}}}]}))).unwrap_err();
-        assert_eq!(v.message, "Pod was rejected: Node didn't have enough resource: cpu, requested: 2000, used: 0, capacity: 1000");
+        let v = admit(
+            None,
+            &allocatable,
+            &[],
+            &pod(json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": "2"}}}]})),
+        )
+        .unwrap_err();
+        assert_eq!(
+            v.message,
+            "Pod was rejected: Node didn't have enough resource: cpu, requested: 2000, used: 0, capacity: 1000"
+        );
     }
 }

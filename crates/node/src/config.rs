@@ -17,6 +17,10 @@ pub struct Config {
     pub log_dir: PathBuf,
     /// The port of the node's HTTPS API.
     pub port: u16,
+    /// The certificate chain and key of that API, both PEM; without them it is not served.
+    pub tls: Option<(String, String)>,
+    /// The authority of the certificates its clients show, PEM.
+    pub client_ca: Option<String>,
     /// Addresses of the cluster's DNS service.
     pub cluster_dns: Vec<IpAddr>,
     /// The cluster's DNS domain.
@@ -107,6 +111,8 @@ impl Config {
             root_dir: data_dir.join("node"),
             log_dir: data_dir.join("logs/pods"),
             port: 10250,
+            tls: None,
+            client_ca: None,
             cluster_dns: Vec::new(),
             cluster_domain: "cluster.local".into(),
             resolv_conf: "/etc/resolv.conf".into(),

@@ -29,5 +29,5 @@ pub mod volume;
 pub mod worker;
 
 pub use config::{Config, Reserved, Thresholds};
-pub use run::{Error, Started, run, start};
+pub use run::{Error, Started, purge, run, start};
 pub use source::{ContainerView, PodSource, PodView};

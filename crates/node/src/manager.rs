@@ -31,7 +31,8 @@ impl Admission {
     pub fn enter(&self, shared: &Shared, pod: &Arc<Pod>, known: bool) -> Result<(), Verdict> {
         let mut taken = self.taken.lock();
         if !known {
-            let others: Vec<Arc<Pod>> = taken.iter().filter(|(uid, _)| uid.as_str() != spec::uid(pod)).map(|(_, p)| p.clone()).collect();
+            let others: Vec<Arc<Pod>> =
+                taken.iter().filter(|(uid, _)| uid.as_str() != spec::uid(pod)).map(|(_, p)| p.clone()).collect();
             let node = shared.node.list().into_iter().next();
             admit::admit(node.as_deref(), &shared.machine.allocatable(&shared.config), &others, pod)?;
         }
@@ -226,7 +227,12 @@ impl Manager {
 fn from_labels(labels: &rt::StringMap, annotations: &rt::StringMap) -> Pod {
     let get = |k: &str| labels.get(k).cloned();
     Pod {
-        metadata: ObjectMeta { name: get(names::POD_NAME), namespace: get(names::POD_NAMESPACE), uid: get(names::POD_UID), ..Default::default() },
+        metadata: ObjectMeta {
+            name: get(names::POD_NAME),
+            namespace: get(names::POD_NAMESPACE),
+            uid: get(names::POD_UID),
+            ..Default::default()
+        },
         spec: Some(PodSpec {
             termination_grace_period_seconds: annotations.get(names::GRACE_PERIOD).and_then(|g| g.parse().ok()),
             host_network: Some(annotations.get(names::HOST_NETWORK).is_some_and(|v| v == "true")),
@@ -249,7 +255,12 @@ impl PodSource for Manager {
             .map(|h| h.view.lock().clone())
             .filter(|v| spec::namespace(&v.pod) == namespace && spec::name(&v.pod) == name)
             .collect();
-        named.sort_by_key(|v| (v.pod.metadata.deletion_timestamp.is_some(), std::cmp::Reverse(v.pod.metadata.creation_timestamp.as_ref().map(|t| t.0))));
+        named.sort_by_key(|v| {
+            (
+                v.pod.metadata.deletion_timestamp.is_some(),
+                std::cmp::Reverse(v.pod.metadata.creation_timestamp.as_ref().map(|t| t.0)),
+            )
+        });
         named.into_iter().next()
     }
 }

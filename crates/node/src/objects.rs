@@ -63,7 +63,11 @@ pub async fn read(
     Ok(Objects { config_maps, secrets })
 }
 
-async fn get_all<K>(client: &kube::Client, namespace: &str, names: BTreeSet<String>) -> Result<HashMap<String, Option<Arc<K>>>, String>
+async fn get_all<K>(
+    client: &kube::Client,
+    namespace: &str,
+    names: BTreeSet<String>,
+) -> Result<HashMap<String, Option<Arc<K>>>, String>
 where
     K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
 {
@@ -71,7 +75,10 @@ where
     let get = |name: String| {
         let api = api.clone();
         async move {
-            let found = api.get_opt(&name).await.map_err(|e| format!("cannot read {} {name}: {e}", K::kind(&()).to_lowercase()))?;
+            let found = api
+                .get_opt(&name)
+                .await
+                .map_err(|e| format!("cannot read {} {name}: {e}", K::kind(&()).to_lowercase()))?;
             Ok((name, found.map(Arc::new)))
         }
     };
@@ -138,11 +145,14 @@ async fn follow(inner: std::sync::Weak<Inner>, object: ObjectRef, stop: Cancella
         let Some(client) = inner.upgrade().map(|i| i.client.clone()) else { return };
         let tell = || {
             let Some(inner) = inner.upgrade() else { return };
-            let pods: Vec<String> = inner.held.lock().get(&object).map(|w| w.pods.iter().cloned().collect()).unwrap_or_default();
+            let pods: Vec<String> =
+                inner.held.lock().get(&object).map(|w| w.pods.iter().cloned().collect()).unwrap_or_default();
             pods.iter().for_each(|p| (inner.hint)(p));
         };
         match object.kind {
-            ObjectKind::ConfigMap => watch::<ConfigMap>(Api::namespaced(client, &object.namespace), &object.name, tell).await,
+            ObjectKind::ConfigMap => {
+                watch::<ConfigMap>(Api::namespaced(client, &object.namespace), &object.name, tell).await
+            }
             ObjectKind::Secret => watch::<Secret>(Api::namespaced(client, &object.namespace), &object.name, tell).await,
         }
     };
@@ -183,7 +193,13 @@ where
     }
 }
 
-async fn stream_changes<K>(api: &Api<K>, selector: &str, mut version: String, mut seen: Option<String>, tell: &impl Fn()) -> Option<String>
+async fn stream_changes<K>(
+    api: &Api<K>,
+    selector: &str,
+    mut version: String,
+    mut seen: Option<String>,
+    tell: &impl Fn(),
+) -> Option<String>
 where
     K: kube::Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
 {

@@ -16,8 +16,10 @@ use crate::machine::Machine;
 use crate::manager::Manager;
 use crate::objects::Watches;
 use crate::register;
+use crate::server;
 use crate::shared::Shared;
-use crate::volume::Volumes;
+use crate::source::PodSource;
+use crate::volume::{Volumes, mounts};
 
 /// A missed event costs at most this much time.
 const SAFETY_NET: Duration = Duration::from_secs(300);
@@ -34,6 +36,14 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The HTTPS API cannot be served.
+    #[error("the node's API cannot be served on port {port}: {why}")]
+    Serve {
+        /// The port.
+        port: u16,
+        /// Why not.
+        why: String,
+    },
 }
 
 fn prepare<T>(what: impl Into<String>, r: std::io::Result<T>) -> Result<T, Error> {
@@ -49,7 +59,12 @@ pub struct Started {
 }
 
 /// Runs a node until it is told to stop.
-pub async fn run(config: Config, cluster: Cluster, runtime: Arc<dyn Runtime>, stop: CancellationToken) -> Result<(), Error> {
+pub async fn run(
+    config: Config,
+    cluster: Cluster,
+    runtime: Arc<dyn Runtime>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
     let started = start(config, cluster, runtime, stop.clone()).await?;
     stop.cancelled().await;
     drop(started);
@@ -57,7 +72,12 @@ pub async fn run(config: Config, cluster: Cluster, runtime: Arc<dyn Runtime>, st
 }
 
 /// Starts a node; its tasks run until `stop`.
-pub async fn start(config: Config, cluster: Cluster, runtime: Arc<dyn Runtime>, stop: CancellationToken) -> Result<Started, Error> {
+pub async fn start(
+    config: Config,
+    cluster: Cluster,
+    runtime: Arc<dyn Runtime>,
+    stop: CancellationToken,
+) -> Result<Started, Error> {
     let pods_dir = config.root_dir.join("pods");
     prepare(pods_dir.display().to_string(), std::fs::create_dir_all(&pods_dir))?;
     prepare(config.log_dir.display().to_string(), std::fs::create_dir_all(&config.log_dir))?;
@@ -87,8 +107,55 @@ pub async fn start(config: Config, cluster: Cluster, runtime: Arc<dyn Runtime>, 
     });
     let manager = Manager::new(shared.clone());
     let _ = hinted.set(Arc::downgrade(&manager));
+    serve(&shared, &manager, &stop).await?;
     tokio::spawn(live(shared.clone(), manager.clone(), cluster, stop));
     Ok(Started { manager, shared })
+}
+
+/// Serves the HTTPS API, if there is a certificate for it.
+async fn serve(shared: &Arc<Shared>, manager: &Arc<Manager>, stop: &CancellationToken) -> Result<(), Error> {
+    let config = &shared.config;
+    let port = config.port;
+    let failed = |why: String| Error::Serve { port, why };
+    let (Some((chain, key)), Some(client_ca)) = (&config.tls, &config.client_ca) else { return Ok(()) };
+    let listener = tokio::net::TcpListener::bind(("::", port)).await;
+    let listener = match listener {
+        Ok(l) => l,
+        // A machine without IPv6.
+        Err(_) => tokio::net::TcpListener::bind(("0.0.0.0", port)).await.map_err(|e| failed(e.to_string()))?,
+    };
+    let server = server::Config {
+        node_name: config.node_name.clone(),
+        serving: server::ServingCert::from_pem(chain, key).map_err(|e| failed(format!("{e:#}")))?,
+        client_ca: client_ca.clone(),
+        root_dir: config.root_dir.clone(),
+        log_dir: config.log_dir.clone(),
+        reviewer: Some(Arc::new(shared.client.clone())),
+    };
+    let (pods, runtime, stop): (Arc<dyn PodSource>, _, _) = (manager.clone(), shared.runtime.clone(), stop.clone());
+    tokio::spawn(async move {
+        if let Err(e) = server::serve(listener, server, pods, runtime, stop).await {
+            tracing::error!(error = format!("{e:#}"), "the node's API ended");
+        }
+    });
+    Ok(())
+}
+
+/// Removes what a node that has stopped left on the machine: mounts, its directory and its cgroups. Containers must have
+/// been removed before.
+pub fn purge(dir: &std::path::Path, cgroup_root: &str) -> Result<(), Error> {
+    let what = dir.display().to_string();
+    if dir.exists() {
+        prepare(&what, mounts::unmount_below(dir))?;
+        let left = prepare(&what, mounts::below(dir))?;
+        if let Some(point) = left.first() {
+            let busy = std::io::Error::other(format!("{} is still mounted", point.display()));
+            return prepare(&what, Err(busy));
+        }
+        prepare(&what, std::fs::remove_dir_all(dir))?;
+    }
+    let cgroups = prepare("the cgroup tree", Cgroups::detect(cgroup_root))?;
+    prepare(format!("the cgroup {cgroup_root}"), cgroups.remove_root())
 }
 
 async fn live(shared: Arc<Shared>, manager: Arc<Manager>, cluster: Cluster, stop: CancellationToken) {
@@ -110,7 +177,8 @@ async fn live(shared: Arc<Shared>, manager: Arc<Manager>, cluster: Cluster, stop
 async fn pods(shared: Arc<Shared>, manager: Arc<Manager>, cluster: Cluster) {
     // Admission looks at the Node's labels.
     shared.node.synced().await;
-    let informer = cluster.informer_with::<Pod>(ListSelector::fields(format!("spec.nodeName={}", shared.config.node_name)));
+    let informer =
+        cluster.informer_with::<Pod>(ListSelector::fields(format!("spec.nodeName={}", shared.config.node_name)));
     informer.synced().await;
     let m = manager.clone();
     informer.on_change(move |c| m.changed(c));

@@ -67,7 +67,15 @@ mod tests {
 
     #[test]
     fn durations_print_as_in_go() {
-        for (ms, want) in [(0, "0s"), (250, "250ms"), (1500, "1.5s"), (10_000, "10s"), (80_000, "1m20s"), (300_000, "5m0s"), (3_661_000, "1h1m1s")] {
+        for (ms, want) in [
+            (0, "0s"),
+            (250, "250ms"),
+            (1500, "1.5s"),
+            (10_000, "10s"),
+            (80_000, "1m20s"),
+            (300_000, "5m0s"),
+            (3_661_000, "1h1m1s"),
+        ] {
             assert_eq!(go_duration(Duration::from_millis(ms)), want);
         }
     }

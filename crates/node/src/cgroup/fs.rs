@@ -25,7 +25,10 @@ enum Mounts {
 impl Cgroups {
     /// Looks at what is mounted. `root` is the path of the node's cgroup in every tree, such as `/caravel0`.
     pub fn detect(root: &str) -> io::Result<Self> {
-        Ok(Cgroups { mounts: parse(&fs::read_to_string("/proc/self/mountinfo")?), root: format!("/{}", root.trim_matches('/')) })
+        Ok(Cgroups {
+            mounts: parse(&fs::read_to_string("/proc/self/mountinfo")?),
+            root: format!("/{}", root.trim_matches('/')),
+        })
     }
 
     /// Whether limits go through cgroup v2.
@@ -92,6 +95,11 @@ impl Cgroups {
             }
         }
         last
+    }
+
+    /// Removes all of the node's cgroups. The root of the tree itself is never touched.
+    pub fn remove_root(&self) -> io::Result<()> {
+        if self.root == "/" { Ok(()) } else { self.remove(&self.root) }
     }
 
     /// The UIDs of Pods that have a cgroup, with its path.
@@ -207,7 +215,8 @@ fn parse(mountinfo: &str) -> Mounts {
         match right.next() {
             Some("cgroup") => {
                 let options = right.nth(1).unwrap_or_default();
-                let controllers = options.split(',').filter(|o| !matches!(*o, "rw" | "ro" | "xattr")).map(str::to_owned);
+                let controllers =
+                    options.split(',').filter(|o| !matches!(*o, "rw" | "ro" | "xattr")).map(str::to_owned);
                 v1.push((controllers.collect::<Vec<_>>(), PathBuf::from(point)));
             }
             Some("cgroup2") => v2 = v2.or(Some(PathBuf::from(point))),
@@ -253,7 +262,10 @@ mod tests {
         let c = Cgroups { mounts: Mounts::V2(tree.clone()), root: "/r".into() };
         c.apply("/r/podu", &Limits { cpu_shares: 1024, cpu_quota: Some(50_000), memory: None }).unwrap();
         let read = |f: &str| fs::read_to_string(dir.join(f)).unwrap();
-        assert_eq!((read("cpu.max").as_str(), read("memory.max").as_str(), read("cpu.weight").as_str()), ("50000 100000", "max", "39"));
+        assert_eq!(
+            (read("cpu.max").as_str(), read("memory.max").as_str(), read("cpu.weight").as_str()),
+            ("50000 100000", "max", "39")
+        );
         fs::remove_dir_all(tree).unwrap();
     }
 }

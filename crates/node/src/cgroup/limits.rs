@@ -75,7 +75,8 @@ pub fn pod_request(spec: &PodSpec, resource: &str) -> i64 {
         if resource == "cpu" { quantity::milli_of(r, resource) } else { quantity::value_of(r, resource) }
     };
     let overhead = get(spec.overhead.as_ref());
-    if let Some(whole) = spec.resources.as_ref().and_then(|r| r.requests.as_ref()).filter(|r| r.contains_key(resource)) {
+    if let Some(whole) = spec.resources.as_ref().and_then(|r| r.requests.as_ref()).filter(|r| r.contains_key(resource))
+    {
         return get(Some(whole)) + overhead;
     }
     pod_total(spec, |c| get(c.resources.as_ref().and_then(|r| r.requests.as_ref())), overhead)

@@ -59,9 +59,9 @@ pub fn of(spec: &PodSpec) -> Qos {
 }
 
 fn touches(r: &ResourceRequirements) -> bool {
-    ["cpu", "memory"].iter().any(|n| {
-        quantity::milli_of(r.requests.as_ref(), n) > 0 || quantity::milli_of(r.limits.as_ref(), n) > 0
-    })
+    ["cpu", "memory"]
+        .iter()
+        .any(|n| quantity::milli_of(r.requests.as_ref(), n) > 0 || quantity::milli_of(r.limits.as_ref(), n) > 0)
 }
 
 fn guaranteed(r: &ResourceRequirements) -> bool {
@@ -85,10 +85,17 @@ mod tests {
             (json!({"requests": {"cpu": "1"}}), Qos::Burstable),
             (json!({"limits": {"cpu": "1"}}), Qos::Burstable),
             (json!({"limits": {"cpu": "1", "memory": "1Gi"}}), Qos::Guaranteed),
-            (json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m", "memory": "1Gi"}}), Qos::Burstable),
-            (json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}}), Qos::Guaranteed),
+            (
+                json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m", "memory": "1Gi"}}),
+                Qos::Burstable,
+            ),
+            (
+                json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}}),
+                Qos::Guaranteed,
+            ),
         ] {
-            let spec: PodSpec = serde_json::from_value(json!({"containers": [{"name": "a", "resources": resources}]})).unwrap();
+            let spec: PodSpec =
+                serde_json::from_value(json!({"containers": [{"name": "a", "resources": resources}]})).unwrap();
             assert_eq!(of(&spec), want, "{resources}");
         }
     }

@@ -97,11 +97,16 @@ fn annotations(pod: &Pod, c: &Container, attempt: u32) -> rt::StringMap {
     let mut all = rt::StringMap::from([
         (names::CONTAINER_HASH.to_owned(), spec::hash(c)),
         (names::RESTART_COUNT.to_owned(), attempt.to_string()),
-        (names::TERMINATION_PATH.to_owned(), c.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".into())),
+        (
+            names::TERMINATION_PATH.to_owned(),
+            c.termination_message_path.clone().unwrap_or_else(|| "/dev/termination-log".into()),
+        ),
         (names::TERMINATION_POLICY.to_owned(), c.termination_message_policy.clone().unwrap_or_else(|| "File".into())),
         (names::GRACE_PERIOD.to_owned(), grace.to_string()),
     ]);
-    if let Some(hook) = c.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref()).and_then(|h| serde_json::to_string(h).ok()) {
+    if let Some(hook) =
+        c.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref()).and_then(|h| serde_json::to_string(h).ok())
+    {
         all.insert(names::PRE_STOP.to_owned(), hook);
     }
     if let Some(ports) = c.ports.as_ref().filter(|p| !p.is_empty()).and_then(|p| serde_json::to_string(p).ok()) {

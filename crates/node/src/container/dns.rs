@@ -26,7 +26,9 @@ pub fn parse(text: &str) -> DnsConfig {
         match words.next() {
             Some("nameserver") => c.servers.extend(words.next().map(str::to_owned)),
             // The last line of its kind counts.
-            Some("search" | "domain") => c.searches = words.map(|s| s.trim_end_matches('.').to_owned()).filter(|s| !s.is_empty()).collect(),
+            Some("search" | "domain") => {
+                c.searches = words.map(|s| s.trim_end_matches('.').to_owned()).filter(|s| !s.is_empty()).collect()
+            }
             Some("options") => c.options = words.map(str::to_owned).collect(),
             _ => {}
         }
@@ -96,7 +98,8 @@ mod tests {
             host: parse("nameserver 8.8.8.8\nsearch old\nsearch corp.example.\noptions timeout:1\n"),
         };
         let of = |spec: serde_json::Value| {
-            let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec})).unwrap();
+            let pod: Pod =
+                serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec})).unwrap();
             config(&pod, &r)
         };
         let c = json!([{"name": "a"}]);
@@ -105,11 +108,19 @@ mod tests {
         assert_eq!(first.searches, ["n.svc.cluster.local", "svc.cluster.local", "cluster.local", "corp.example"]);
         assert_eq!(first.options, ["ndots:5"]);
         assert_eq!(of(json!({"containers": c, "hostNetwork": true})).servers, ["8.8.8.8"]);
-        assert_eq!(of(json!({"containers": c, "hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"})).servers, ["10.96.0.10"]);
+        assert_eq!(
+            of(json!({"containers": c, "hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"})).servers,
+            ["10.96.0.10"]
+        );
         assert_eq!(of(json!({"containers": c, "dnsPolicy": "Default"})), r.host);
-        let none = of(json!({"containers": c, "dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"], "searches": ["x"],
-            "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]}}));
-        assert_eq!((none.servers, none.searches, none.options), (vec!["1.1.1.1".to_owned()], vec!["x".to_owned()], vec!["ndots:2".to_owned(), "edns0".to_owned()]));
+        let none = of(
+            json!({"containers": c, "dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"], "searches": ["x"],
+            "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]}}),
+        );
+        assert_eq!(
+            (none.servers, none.searches, none.options),
+            (vec!["1.1.1.1".to_owned()], vec!["x".to_owned()], vec!["ndots:2".to_owned(), "edns0".to_owned()])
+        );
         let over = of(json!({"containers": c, "dnsConfig": {"options": [{"name": "ndots", "value": "2"}]}}));
         assert_eq!(over.options, ["ndots:2"]);
     }

@@ -51,7 +51,9 @@ pub fn environment(src: &Sources<'_>, c: &Container) -> Result<Vec<(String, Stri
         let prefix = from.prefix.as_deref().unwrap_or_default();
         if let Some(r) = &from.config_map_ref {
             match src.objects.config_maps.get(&r.name).cloned().flatten() {
-                Some(m) => m.data.iter().flatten().for_each(|(k, v)| env.set_checked(format!("{prefix}{k}"), v.clone())),
+                Some(m) => {
+                    m.data.iter().flatten().for_each(|(k, v)| env.set_checked(format!("{prefix}{k}"), v.clone()))
+                }
                 None if r.optional == Some(true) => {}
                 None => return Err(format!("configmap \"{}\" not found", r.name)),
             }
@@ -102,7 +104,12 @@ fn from_source(src: &Sources<'_>, c: &Container, var: &EnvVar) -> Result<Option<
         return match map.data.as_ref().and_then(|d| d.get(&r.key)) {
             Some(v) => Ok(Some(v.clone())),
             None if optional => Ok(None),
-            None => Err(format!("couldn't find key {} in ConfigMap {}/{}", r.key, crate::pod::spec::namespace(src.pod), r.name)),
+            None => Err(format!(
+                "couldn't find key {} in ConfigMap {}/{}",
+                r.key,
+                crate::pod::spec::namespace(src.pod),
+                r.name
+            )),
         };
     }
     if let Some(r) = &from.secret_key_ref {
@@ -113,7 +120,12 @@ fn from_source(src: &Sources<'_>, c: &Container, var: &EnvVar) -> Result<Option<
         return match secret.data.as_ref().and_then(|d| d.get(&r.key)) {
             Some(v) => Ok(Some(String::from_utf8_lossy(&v.0).into_owned())),
             None if optional => Ok(None),
-            None => Err(format!("couldn't find key {} in Secret {}/{}", r.key, crate::pod::spec::namespace(src.pod), r.name)),
+            None => Err(format!(
+                "couldn't find key {} in Secret {}/{}",
+                r.key,
+                crate::pod::spec::namespace(src.pod),
+                r.name
+            )),
         };
     }
     if from.file_key_ref.is_some() {
@@ -211,7 +223,10 @@ mod tests {
     use serde_json::json;
 
     fn env(container: serde_json::Value) -> Result<Vec<(String, String)>, String> {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"containers": [container]}})).unwrap();
+        let pod: Pod = serde_json::from_value(
+            json!({"metadata": {"name": "p", "namespace": "n"}, "spec": {"containers": [container]}}),
+        )
+        .unwrap();
         let mut objects = Objects::default();
         let map: ConfigMap = serde_json::from_value(json!({"data": {"k": "v", "a=b": "bad"}})).unwrap();
         objects.config_maps.insert("m".into(), Some(Arc::new(map)));
@@ -247,19 +262,31 @@ mod tests {
 
     #[test]
     fn missing_objects_are_told() {
-        let e = env(json!({"name": "a", "env": [{"name": "O", "valueFrom": {"configMapKeyRef": {"name": "gone", "key": "s"}}}]}));
+        let e = env(
+            json!({"name": "a", "env": [{"name": "O", "valueFrom": {"configMapKeyRef": {"name": "gone", "key": "s"}}}]}),
+        );
         assert_eq!(e.unwrap_err(), "configmap \"gone\" not found");
-        let e = env(json!({"name": "a", "env": [{"name": "O", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "zz"}}}]}));
+        let e = env(
+            json!({"name": "a", "env": [{"name": "O", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "zz"}}}]}),
+        );
         assert_eq!(e.unwrap_err(), "couldn't find key zz in ConfigMap n/m");
     }
 
     #[test]
     fn service_variables() {
         let svc = |ns: &str, name: &str, ip: &str| -> Arc<Service> {
-            Arc::new(serde_json::from_value(json!({"metadata": {"name": name, "namespace": ns}, "spec": {"clusterIP": ip,
-                "ports": [{"name": "my-web", "port": 80}, {"port": 53, "protocol": "UDP"}]}})).unwrap())
+            Arc::new(
+                serde_json::from_value(json!({"metadata": {"name": name, "namespace": ns}, "spec": {"clusterIP": ip,
+                "ports": [{"name": "my-web", "port": 80}, {"port": 53, "protocol": "UDP"}]}}))
+                .unwrap(),
+            )
         };
-        let all = [svc("default", "kubernetes", "10.96.0.1"), svc("n", "my-db", "10.96.0.9"), svc("n", "headless", "None"), svc("o", "x", "1.1.1.1")];
+        let all = [
+            svc("default", "kubernetes", "10.96.0.1"),
+            svc("n", "my-db", "10.96.0.9"),
+            svc("n", "headless", "None"),
+            svc("o", "x", "1.1.1.1"),
+        ];
         let vars = service_vars(&all, "n", true);
         assert_eq!(vars["MY_DB_SERVICE_HOST"], "10.96.0.9");
         assert_eq!(vars["MY_DB_SERVICE_PORT_MY_WEB"], "80");

@@ -80,10 +80,18 @@ fn quote(text: &str) -> String {
 }
 
 /// The figure a `resourceFieldRef` asks for. `own` is the container it is used in.
-pub fn resource(pod: &PodSpec, own: &str, around: &Surroundings, selector: &ResourceFieldSelector) -> Result<String, String> {
+pub fn resource(
+    pod: &PodSpec,
+    own: &str,
+    around: &Surroundings,
+    selector: &ResourceFieldSelector,
+) -> Result<String, String> {
     let name = selector.container_name.as_deref().filter(|n| !n.is_empty()).unwrap_or(own);
     let container = spec::member(pod, name).ok_or_else(|| format!("container {name} not found"))?.container;
-    let (kind, resource) = selector.resource.split_once('.').ok_or_else(|| format!("unsupported container resource: {}", selector.resource))?;
+    let (kind, resource) = selector
+        .resource
+        .split_once('.')
+        .ok_or_else(|| format!("unsupported container resource: {}", selector.resource))?;
     let requirements = container.resources.as_ref();
     let limit = requirements.and_then(|r| r.limits.as_ref()).and_then(|l| l.get(resource));
     let value = match kind {
@@ -125,8 +133,12 @@ mod tests {
     #[test]
     fn resources() {
         let pod: PodSpec = serde_json::from_value(json!({"containers": [{"name": "a", "resources":
-            {"limits": {"cpu": "1250m", "memory": "64Mi"}, "requests": {"memory": "32Mi"}}}]})).unwrap();
-        let around = Surroundings { allocatable: serde_json::from_value(json!({"ephemeral-storage": "10Gi"})).unwrap(), ..Default::default() };
+            {"limits": {"cpu": "1250m", "memory": "64Mi"}, "requests": {"memory": "32Mi"}}}]}))
+        .unwrap();
+        let around = Surroundings {
+            allocatable: serde_json::from_value(json!({"ephemeral-storage": "10Gi"})).unwrap(),
+            ..Default::default()
+        };
         for (resource_, divisor, want) in [
             ("limits.cpu", "", "2"),
             ("limits.cpu", "1m", "1250"),

@@ -42,7 +42,10 @@ pub fn names(pod: &Pod, cluster_domain: &str) -> Result<Names, String> {
     if s.set_hostname_as_fqdn == Some(true) && !domain.is_empty() {
         hostname = format!("{short}.{domain}");
         if hostname.len() > MAX_HOSTNAME {
-            return Err(format!("failed to construct FQDN from pod hostname and cluster domain, FQDN {hostname} is too long ({MAX_HOSTNAME} characters is the max, {} characters requested)", hostname.len()));
+            return Err(format!(
+                "failed to construct FQDN from pod hostname and cluster domain, FQDN {hostname} is too long ({MAX_HOSTNAME} characters is the max, {} characters requested)",
+                hostname.len()
+            ));
         }
     }
     Ok(Names { hostname, short, domain })
@@ -87,7 +90,8 @@ mod tests {
     use serde_json::json;
 
     fn named(spec: serde_json::Value) -> Result<Names, String> {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p.x", "namespace": "n"}, "spec": spec})).unwrap();
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p.x", "namespace": "n"}, "spec": spec})).unwrap();
         names(&pod, "cluster.local")
     }
 
@@ -100,7 +104,9 @@ mod tests {
         let n = named(json!({"containers": c, "hostname": "h", "subdomain": "s", "setHostnameAsFQDN": true})).unwrap();
         assert_eq!(n.hostname, "h.s.n.svc.cluster.local");
         let long = "a".repeat(60);
-        assert!(named(json!({"containers": c, "hostname": long, "subdomain": "s", "setHostnameAsFQDN": true})).is_err());
+        assert!(
+            named(json!({"containers": c, "hostname": long, "subdomain": "s", "setHostnameAsFQDN": true})).is_err()
+        );
     }
 
     #[test]

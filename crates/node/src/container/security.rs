@@ -1,7 +1,9 @@
 //! Security settings of containers and sandboxes.
 
 use caravel_runtime as rt;
-use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext};
+use k8s_openapi::api::core::v1::{
+    AppArmorProfile, Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext,
+};
 
 use crate::pod::spec;
 
@@ -58,7 +60,10 @@ pub fn container(pod: &Pod, c: &Container, given: &Given) -> rt::ContainerSecuri
     }
     let strip = |l: &Option<Vec<String>>| l.iter().flatten().map(|c| c.trim_start_matches("CAP_").to_owned()).collect();
     rt::ContainerSecurity {
-        capabilities: own.capabilities.as_ref().map_or_else(Default::default, |k| rt::Capabilities { add: strip(&k.add), drop: strip(&k.drop) }),
+        capabilities: own
+            .capabilities
+            .as_ref()
+            .map_or_else(Default::default, |k| rt::Capabilities { add: strip(&k.add), drop: strip(&k.drop) }),
         privileged,
         namespaces,
         run_as_user: own.run_as_user.or(shared.run_as_user),
@@ -111,7 +116,8 @@ fn groups(shared: &PodSecurityContext, given: &Given) -> Vec<i64> {
 fn namespaces(pod: &Pod) -> rt::NamespaceOptions {
     let Some(s) = &pod.spec else { return rt::NamespaceOptions::default() };
     let node_or = |host: Option<bool>, other| if host == Some(true) { rt::NamespaceMode::Node } else { other };
-    let pid = if s.share_process_namespace == Some(true) { rt::NamespaceMode::Pod } else { rt::NamespaceMode::Container };
+    let pid =
+        if s.share_process_namespace == Some(true) { rt::NamespaceMode::Pod } else { rt::NamespaceMode::Container };
     rt::NamespaceOptions {
         network: node_or(s.host_network, rt::NamespaceMode::Pod),
         pid: node_or(s.host_pid, pid),
@@ -156,7 +162,9 @@ pub fn check_non_root(pod: &Pod, c: &Container, image: &rt::Image) -> Result<(),
             "container has runAsNonRoot and image has non-numeric user ({}), cannot verify user is non-root {who}",
             image.username
         )),
-        None if image.uid.unwrap_or(0) == 0 => Err(format!("container has runAsNonRoot and image will run as root {who}")),
+        None if image.uid.unwrap_or(0) == 0 => {
+            Err(format!("container has runAsNonRoot and image will run as root {who}"))
+        }
         None => Ok(()),
     }
 }

@@ -28,7 +28,10 @@ pub fn check_name(name: &str) -> Result<(), &'static str> {
         _ => (rest, None),
     };
     if let Some(t) = tag
-        && (t.is_empty() || t.len() > 128 || t.starts_with(['.', '-']) || !t.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)))
+        && (t.is_empty()
+            || t.len() > 128
+            || t.starts_with(['.', '-'])
+            || !t.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)))
     {
         return Err(INVALID);
     }
@@ -98,7 +101,11 @@ fn matches(key: &str, image: &str) -> bool {
     let labels = |h: &str| h.split('.').map(str::to_owned).collect::<Vec<_>>();
     let (k, h) = (labels(key_host), labels(host));
     let host_fits = k.len() == h.len() && k.iter().zip(&h).all(|(a, b)| a == b || a == "*");
-    host_fits && (key_path.is_empty() || path == key_path || path.starts_with(&format!("{key_path}/")) || path.starts_with(&format!("{key_path}:")))
+    host_fits
+        && (key_path.is_empty()
+            || path == key_path
+            || path.starts_with(&format!("{key_path}/"))
+            || path.starts_with(&format!("{key_path}:")))
 }
 
 fn auth(entry: &Value, registry: &str) -> Option<Auth> {
@@ -112,7 +119,8 @@ fn auth(entry: &Value, registry: &str) -> Option<Auth> {
         registry_token: text("registrytoken"),
     };
     if a.username.is_empty() {
-        let decoded = base64::engine::general_purpose::STANDARD.decode(text("auth")).ok().and_then(|b| String::from_utf8(b).ok());
+        let decoded =
+            base64::engine::general_purpose::STANDARD.decode(text("auth")).ok().and_then(|b| String::from_utf8(b).ok());
         if let Some((user, password)) = decoded.as_deref().and_then(|d| d.split_once(':')) {
             a.username = user.to_owned();
             a.password = password.trim_end_matches('\0').to_owned();
@@ -130,7 +138,9 @@ mod tests {
 
     #[test]
     fn image_names() {
-        for good in ["busybox", "a/b:1.2", "localhost:5000/x_y/z", "r.io/a@sha256:0123456789abcdef0123456789abcdef", "x:latest"] {
+        for good in
+            ["busybox", "a/b:1.2", "localhost:5000/x_y/z", "r.io/a@sha256:0123456789abcdef0123456789abcdef", "x:latest"]
+        {
             assert!(check_name(good).is_ok(), "{good}");
         }
         for bad in ["", "A/b", "a b", "a:", "a@sha1:x", "a//b", "a:b:c/d:", "-a"] {
@@ -146,7 +156,8 @@ mod tests {
             "r.io/team": {"username": "t", "password": "b"},
             "*.x.io": {"username": "w", "password": "b"}}});
         let mut s = Secret { type_: Some("kubernetes.io/dockerconfigjson".into()), ..Default::default() };
-        s.data = Some([(".dockerconfigjson".to_owned(), k8s_openapi::ByteString(config.to_string().into_bytes()))].into());
+        s.data =
+            Some([(".dockerconfigjson".to_owned(), k8s_openapi::ByteString(config.to_string().into_bytes()))].into());
         let s = [Arc::new(s)];
         let users = |image: &str| credentials(image, &s).into_iter().map(|a| a.username).collect::<Vec<_>>();
         assert_eq!(users("busybox"), ["u"]);

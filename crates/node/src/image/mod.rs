@@ -38,7 +38,10 @@ pub struct Failure {
 impl Pulls {
     /// At most `parallel` pulls at once.
     pub fn new(parallel: usize) -> Self {
-        Pulls { slots: Semaphore::new(parallel.max(1)), backoff: Mutex::new(Backoff::new(Duration::from_secs(10), Duration::from_secs(300))) }
+        Pulls {
+            slots: Semaphore::new(parallel.max(1)),
+            backoff: Mutex::new(Backoff::new(Duration::from_secs(10), Duration::from_secs(300))),
+        }
     }
 }
 
@@ -47,16 +50,27 @@ fn failure(reason: &str, message: impl Into<String>, retry_at: Option<i64>) -> F
 }
 
 /// The image of a container, fetched if its pull policy says so.
-pub async fn ensure(shared: &Shared, pod: &Pod, c: &Container, about: &About, cancel: &CancellationToken) -> Result<rt::Image, Failure> {
+pub async fn ensure(
+    shared: &Shared,
+    pod: &Pod,
+    c: &Container,
+    about: &About,
+    cancel: &CancellationToken,
+) -> Result<rt::Image, Failure> {
     let name = c.image.as_deref().unwrap_or_default();
     if let Err(why) = auth::check_name(name) {
-        let message = format!("Failed to apply default image tag \"{name}\": couldn't parse image name \"{name}\": {why}");
+        let message =
+            format!("Failed to apply default image tag \"{name}\": couldn't parse image name \"{name}\": {why}");
         shared.event(about, "Warning", "InspectFailed", &message);
         return Err(failure("InvalidImageName", message, None));
     }
     let present = shared.runtime.image_status(name).await.map_err(|e| {
         shared.event(about, "Warning", "InspectFailed", &format!("Failed to inspect image \"{name}\": {}", e.detail()));
-        failure("ImageInspectError", format!("Failed to inspect image \"{name}\": {}", e.detail()), Some(now_ns() + 5_000_000_000))
+        failure(
+            "ImageInspectError",
+            format!("Failed to inspect image \"{name}\": {}", e.detail()),
+            Some(now_ns() + 5_000_000_000),
+        )
     })?;
     let policy = c.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
     match (policy, present) {
@@ -66,14 +80,25 @@ pub async fn ensure(shared: &Shared, pod: &Pod, c: &Container, about: &About, ca
             Err(failure("ErrImageNeverPull", message, Some(now_ns() + 10_000_000_000)))
         }
         ("Never" | "IfNotPresent", Some(image)) => {
-            shared.event(about, "Normal", "Pulled", &format!("Container image \"{name}\" already present on machine and can be accessed by the pod"));
+            shared.event(
+                about,
+                "Normal",
+                "Pulled",
+                &format!("Container image \"{name}\" already present on machine and can be accessed by the pod"),
+            );
             Ok(image)
         }
         _ => pull(shared, pod, name, about, cancel).await,
     }
 }
 
-async fn pull(shared: &Shared, pod: &Pod, name: &str, about: &About, cancel: &CancellationToken) -> Result<rt::Image, Failure> {
+async fn pull(
+    shared: &Shared,
+    pod: &Pod,
+    name: &str,
+    about: &About,
+    cancel: &CancellationToken,
+) -> Result<rt::Image, Failure> {
     let key = format!("{}_{name}", spec::uid(pod));
     let now = now_ns();
     // The wait counts from the entry itself: it was made when the pull failed.
@@ -97,7 +122,10 @@ async fn pull(shared: &Shared, pod: &Pod, name: &str, about: &About, cancel: &Ca
         Ok((image, took)) => {
             shared.pulls.backoff.lock().forget(&key);
             let (took, all) = (round(took), round(asked.elapsed()));
-            let message = format!("Successfully pulled image \"{name}\" in {took} ({all} including waiting). Image size: {} bytes.", image.size);
+            let message = format!(
+                "Successfully pulled image \"{name}\" in {took} ({all} including waiting). Image size: {} bytes.",
+                image.size
+            );
             shared.event(about, "Normal", "Pulled", &message);
             Ok(image)
         }

@@ -39,7 +39,8 @@ impl Machine {
         let boot_id = word("/proc/sys/kernel/random/boot_id");
         let uuid = word("/sys/class/dmi/id/product_uuid");
         let os_image = fs::read_to_string("/etc/os-release").unwrap_or_default();
-        let os_image = os_image.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).map(|v| v.trim_matches('"').to_owned());
+        let os_image =
+            os_image.lines().find_map(|l| l.strip_prefix("PRETTY_NAME=")).map(|v| v.trim_matches('"').to_owned());
         Machine {
             cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
             memory: meminfo("MemTotal"),

@@ -155,7 +155,11 @@ impl Planner<'_> {
     fn start_over(&self, attempt: u32, plan: &mut PodPlan) {
         let o = self.input.observed;
         plan.stop_pod = !o.is_stopped();
-        if attempt != 0 && spec::restart_policy(self.spec) == "Never" && !o.records.is_empty() && !self.any_rule_restarts() {
+        if attempt != 0
+            && spec::restart_policy(self.spec) == "Never"
+            && !o.records.is_empty()
+            && !self.any_rule_restarts()
+        {
             plan.stop_pod = true;
             return;
         }
@@ -196,7 +200,8 @@ impl Planner<'_> {
             return true;
         }
         let o = self.input.observed;
-        let started = self.spec.containers.iter().any(|c| o.active(&c.name).is_some_and(|r| r.state != ContainerState::Unknown));
+        let started =
+            self.spec.containers.iter().any(|c| o.active(&c.name).is_some_and(|r| r.state != ContainerState::Unknown));
         if started {
             init.iter().filter(|c| spec::is_sidecar(c)).for_each(|c| self.sidecar(c, plan));
             return true;
@@ -286,7 +291,8 @@ impl Planner<'_> {
                     }
                 }
                 Some(r) if r.state == ContainerState::Exited => {
-                    if self.input.to_restart.contains(&r.id) || spec::restarts(self.spec, Role::Regular, c, r.exit_code) {
+                    if self.input.to_restart.contains(&r.id) || spec::restarts(self.spec, Role::Regular, c, r.exit_code)
+                    {
                         starting += 1;
                         self.start(c, Role::Regular, plan);
                     }
@@ -330,7 +336,9 @@ impl Planner<'_> {
     fn start(&self, c: &Container, role: Role, plan: &mut PodPlan) {
         let last = self.input.observed.latest(&c.name);
         let after = self.back_off_from(&c.name);
-        if let Some((end, delay)) = after.and_then(|t| self.input.backoff.until(&key(self.input.pod, c), t, self.input.now)) {
+        if let Some((end, delay)) =
+            after.and_then(|t| self.input.backoff.until(&key(self.input.pod, c), t, self.input.now))
+        {
             plan.waiting.push(Waiting {
                 name: c.name.clone(),
                 reason: "CrashLoopBackOff",

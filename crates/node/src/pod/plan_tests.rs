@@ -167,7 +167,10 @@ fn sidecars() {
     w.probes.insert("s0".into(), Verdicts { startup: Some(true), ..Default::default() });
     assert_eq!(w.short(), "+i0");
     assert_eq!(world(spec.clone(), vec![rec("s", Exited, 0, 1), rec("i", Running, 0, 0)]).short(), "+s1");
-    assert_eq!(world(spec.clone(), vec![rec("s", Exited, 0, 0), rec("i", Exited, 0, 0), rec("a", Running, 0, 0)]).short(), "+s1");
+    assert_eq!(
+        world(spec.clone(), vec![rec("s", Exited, 0, 0), rec("i", Exited, 0, 0), rec("a", Running, 0, 0)]).short(),
+        "+s1"
+    );
     assert_eq!(world(spec, vec![rec("s", Running, 0, 0), rec("a", Exited, 0, 0)]).short(), "stop");
 }
 

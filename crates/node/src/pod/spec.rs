@@ -76,7 +76,11 @@ pub fn member(spec: &PodSpec, name: &str) -> Option<Member> {
         return Some(Member { role: init_role(c), container: c.clone(), target: None });
     }
     let e = spec.ephemeral_containers.iter().flatten().find(|c| c.name == name)?;
-    Some(Member { role: Role::Ephemeral, container: from_ephemeral(e), target: e.target_container_name.clone().filter(|t| !t.is_empty()) })
+    Some(Member {
+        role: Role::Ephemeral,
+        container: from_ephemeral(e),
+        target: e.target_container_name.clone().filter(|t| !t.is_empty()),
+    })
 }
 
 /// All containers of the Pod: init, regular, ephemeral.

@@ -74,7 +74,11 @@ pub fn of_probe(c: &Container, p: &Probe, ip: &str) -> Result<Action, String> {
         return Ok(Action::Tcp(host, port(c, &t.port)?));
     }
     if let Some(g) = &p.grpc {
-        return Ok(Action::Grpc(ip.to_owned(), port(c, &IntOrString::Int(g.port))?, g.service.clone().unwrap_or_default()));
+        return Ok(Action::Grpc(
+            ip.to_owned(),
+            port(c, &IntOrString::Int(g.port))?,
+            g.service.clone().unwrap_or_default(),
+        ));
     }
     Err("the probe has no action".into())
 }
@@ -102,13 +106,19 @@ pub async fn run(shared: &Shared, container_id: &str, action: &Action, timeout: 
     match action {
         Action::Exec(command) => exec(shared, container_id, command, timeout).await,
         Action::Http(get) => match http::get(get, timeout).await {
-            Ok(a) if a.foreign_redirect => Outcome::Warning(format!("Probe terminated redirects, Response body: {}", a.body)),
+            Ok(a) if a.foreign_redirect => {
+                Outcome::Warning(format!("Probe terminated redirects, Response body: {}", a.body))
+            }
             Ok(a) if (200..400).contains(&a.status) => Outcome::Success,
             Ok(a) => Outcome::Failure(format!("HTTP probe failed with statuscode: {}", a.status)),
             Err(e) => Outcome::Failure(e),
         },
-        Action::Tcp(host, port) => tcp::probe(host, *port, timeout).await.map_or_else(Outcome::Failure, |()| Outcome::Success),
-        Action::Grpc(host, port, service) => grpc::probe(host, *port, service, timeout).await.map_or_else(Outcome::Failure, |()| Outcome::Success),
+        Action::Tcp(host, port) => {
+            tcp::probe(host, *port, timeout).await.map_or_else(Outcome::Failure, |()| Outcome::Success)
+        }
+        Action::Grpc(host, port, service) => {
+            grpc::probe(host, *port, service, timeout).await.map_or_else(Outcome::Failure, |()| Outcome::Success)
+        }
         Action::Sleep(d) => {
             tokio::time::sleep((*d).min(timeout)).await;
             Outcome::Success
@@ -125,9 +135,11 @@ async fn exec(shared: &Shared, id: &str, command: &[String], timeout: Duration) 
             out.truncate(MAX_OUTPUT);
             Outcome::Failure(String::from_utf8_lossy(&out).into_owned())
         }
-        Err(caravel_runtime::Error::DeadlineExceeded(_)) => {
-            Outcome::Failure(format!("command timed out: \"{}\" timed out after {}", command.join(" "), crate::time::go_duration(timeout)))
-        }
+        Err(caravel_runtime::Error::DeadlineExceeded(_)) => Outcome::Failure(format!(
+            "command timed out: \"{}\" timed out after {}",
+            command.join(" "),
+            crate::time::go_duration(timeout)
+        )),
         Err(e) => Outcome::Unknown(e.detail()),
     }
 }

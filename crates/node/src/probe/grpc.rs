@@ -14,14 +14,18 @@ const SERVING: u64 = 1;
 pub async fn probe(host: &str, port: u16, service: &str, timeout: Duration) -> Result<(), String> {
     match tokio::time::timeout(timeout, check(host, port, service)).await {
         Ok(r) => r,
-        Err(_) => Err(format!("timeout: failed to connect service \"{host}:{port}\" within {}: context deadline exceeded", crate::time::go_duration(timeout))),
+        Err(_) => Err(format!(
+            "timeout: failed to connect service \"{host}:{port}\" within {}: context deadline exceeded",
+            crate::time::go_duration(timeout)
+        )),
     }
 }
 
 async fn check(host: &str, port: u16, service: &str) -> Result<(), String> {
     let stream = super::tcp::connect(host, port).await?;
     let text = |e: hyper::Error| format!("error: health rpc probe failed: {e}");
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(text)?;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(text)?;
     let driver = tokio::spawn(connection);
     let request = Request::builder()
         .method("POST")

@@ -53,7 +53,9 @@ pub async fn get(request: &Get, timeout: Duration) -> Result<Answer, String> {
     match tokio::time::timeout(timeout, follow(request)).await {
         Ok(Ok(a)) => Ok(a),
         Ok(Err(e)) => Err(format!("Get \"{url}\": {e}")),
-        Err(_) => Err(format!("Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)")),
+        Err(_) => {
+            Err(format!("Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"))
+        }
     }
 }
 
@@ -177,11 +179,21 @@ mod tls {
             Ok(ServerCertVerified::assertion())
         }
 
-        fn verify_tls12_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
             Ok(HandshakeSignatureValid::assertion())
         }
 
-        fn verify_tls13_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
             Ok(HandshakeSignatureValid::assertion())
         }
 
@@ -231,7 +243,10 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let served = tokio::spawn(async move {
             let mut seen = Vec::new();
-            for answer in ["HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno"] {
+            for answer in [
+                "HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n",
+                "HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\nno",
+            ] {
                 let (mut s, _) = listener.accept().await.unwrap();
                 let mut buf = [0; 1024];
                 let n = s.read(&mut buf).await.unwrap();

@@ -77,8 +77,12 @@ impl ProbeSet {
     /// goes on.
     pub fn sync(&mut self, pod: &Arc<Pod>, observed: &Observed, ending: bool) {
         let Some(pod_spec) = &pod.spec else { return };
-        let running: HashMap<&str, &Record> =
-            observed.records.iter().filter(|r| r.state == ContainerState::Running).map(|r| (r.id.as_str(), r)).collect();
+        let running: HashMap<&str, &Record> = observed
+            .records
+            .iter()
+            .filter(|r| r.state == ContainerState::Running)
+            .map(|r| (r.id.as_str(), r))
+            .collect();
         self.tasks.retain(|(id, kind), _| running.contains_key(id.as_str()) && (!ending || *kind == Kind::Readiness));
         self.verdicts.lock().retain(|id, _| running.contains_key(id.as_str()));
         if ending {
@@ -132,7 +136,8 @@ struct Counter {
 
 impl Counter {
     fn new(p: &Probe) -> Self {
-        let n = |v: Option<i32>, default: u32| v.and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default);
+        let n =
+            |v: Option<i32>, default: u32| v.and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default);
         Counter { success: n(p.success_threshold, 1), failure: n(p.failure_threshold, 3), run: 0, last: None }
     }
 
@@ -162,7 +167,9 @@ struct Worker {
 
 impl Worker {
     async fn run(self, probe: Probe) {
-        let secs = |v: Option<i32>, default: u64| Duration::from_secs(v.and_then(|v| u64::try_from(v).ok()).unwrap_or(default));
+        let secs = |v: Option<i32>, default: u64| {
+            Duration::from_secs(v.and_then(|v| u64::try_from(v).ok()).unwrap_or(default))
+        };
         let period = secs(probe.period_seconds, 10).max(Duration::from_secs(1));
         let timeout = secs(probe.timeout_seconds, 1).max(Duration::from_secs(1));
         let initial = secs(probe.initial_delay_seconds, 0);
@@ -209,7 +216,12 @@ impl Worker {
                 Some(false)
             }
             Outcome::Unknown(e) => {
-                self.shared.event(&self.about, "Warning", "Unhealthy", &format!("{name} probe errored and resulted in unknown state: {e}"));
+                self.shared.event(
+                    &self.about,
+                    "Warning",
+                    "Unhealthy",
+                    &format!("{name} probe errored and resulted in unknown state: {e}"),
+                );
                 None
             }
         }
@@ -236,7 +248,8 @@ mod tests {
 
     #[test]
     fn thresholds() {
-        let mut c = Counter::new(&Probe { failure_threshold: Some(2), success_threshold: Some(2), ..Default::default() });
+        let mut c =
+            Counter::new(&Probe { failure_threshold: Some(2), success_threshold: Some(2), ..Default::default() });
         let got: Vec<_> = [true, true, false, true, false, false, false].into_iter().map(|g| c.note(g)).collect();
         assert_eq!(got, [None, Some(true), None, None, None, Some(false), Some(false)]);
     }

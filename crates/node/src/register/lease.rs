@@ -38,7 +38,13 @@ pub async fn renew(client: kube::Client, node: Node, duration: Duration, stop: C
     }
 }
 
-async fn once(api: &Api<Lease>, name: &str, node: &Node, duration: Duration, held: Option<Lease>) -> kube::Result<Lease> {
+async fn once(
+    api: &Api<Lease>,
+    name: &str,
+    node: &Node,
+    duration: Duration,
+    held: Option<Lease>,
+) -> kube::Result<Lease> {
     let held = match held {
         Some(l) => Some(l),
         None => api.get_opt(name).await?,
@@ -70,7 +76,12 @@ fn owner(node: &Node) -> Option<Vec<OwnerReference>> {
 
 fn fresh(name: &str, node: &Node, duration: Duration) -> Lease {
     Lease {
-        metadata: ObjectMeta { name: Some(name.into()), namespace: Some(NAMESPACE.into()), owner_references: owner(node), ..Default::default() },
+        metadata: ObjectMeta {
+            name: Some(name.into()),
+            namespace: Some(NAMESPACE.into()),
+            owner_references: owner(node),
+            ..Default::default()
+        },
         spec: Some(LeaseSpec {
             holder_identity: Some(name.into()),
             lease_duration_seconds: i32::try_from(duration.as_secs()).ok(),

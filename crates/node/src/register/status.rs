@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use caravel_runtime as rt;
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures, NodeRuntimeHandler,
-    NodeRuntimeHandlerFeatures, NodeStatus, NodeSwapStatus, NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
+    NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus, NodeSwapStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, Patch, PatchParams};
@@ -57,7 +57,10 @@ impl Keeper {
         let images = self.shared.runtime.list_images().await.unwrap_or_default();
         let old = self.conditions_known();
         let new = status(&self.shared, &version, &health, &handlers, &images, &old, time::now_ns());
-        let due = self.written.as_ref().is_none_or(|(w, at)| !same(w, &new) || at.elapsed() >= self.shared.config.status_interval);
+        let due = self
+            .written
+            .as_ref()
+            .is_none_or(|(w, at)| !same(w, &new) || at.elapsed() >= self.shared.config.status_interval);
         if due {
             let patch = json!({"status": patch(&new)});
             let api: Api<Node> = Api::all(self.shared.client.clone());
@@ -87,9 +90,12 @@ impl Keeper {
         match self.shared.runtime.status().await {
             Ok(s) => {
                 let problem = |type_: &str, what: &str| {
-                    s.condition(type_).filter(|c| !c.status).map(|c| format!("{what} not ready: {type_}=false reason:{} message:{}", c.reason, c.message))
+                    s.condition(type_)
+                        .filter(|c| !c.status)
+                        .map(|c| format!("{what} not ready: {type_}=false reason:{} message:{}", c.reason, c.message))
                 };
-                h.not_ready = problem("RuntimeReady", "container runtime").or_else(|| problem("NetworkReady", "container runtime network"));
+                h.not_ready = problem("RuntimeReady", "container runtime")
+                    .or_else(|| problem("NetworkReady", "container runtime network"));
                 handlers = s.handlers;
             }
             Err(e) => h.not_ready = Some(format!("container runtime is down: {}", e.detail())),
@@ -97,7 +103,8 @@ impl Keeper {
         let t = &self.shared.config.thresholds;
         h.memory = machine::meminfo("MemAvailable") < t.memory_available;
         if let Some(d) = machine::disk(&self.shared.config.root_dir) {
-            h.disk = d.available < d.total / 100 * u64::from(t.nodefs_available_percent) || (d.inodes > 0 && d.inodes_free < d.inodes / 100 * u64::from(t.nodefs_inodes_percent));
+            h.disk = d.available < d.total / 100 * u64::from(t.nodefs_available_percent)
+                || (d.inodes > 0 && d.inodes_free < d.inodes / 100 * u64::from(t.nodefs_inodes_percent));
         }
         (h, handlers)
     }
@@ -142,7 +149,9 @@ pub fn status(
         capacity: Some(m.capacity(config)),
         allocatable: Some(m.allocatable(config)),
         conditions: Some(conditions(health, old, now)),
-        daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(config.port) }) }),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(config.port) }),
+        }),
         node_info: Some(NodeSystemInfo {
             architecture: machine::arch().into(),
             boot_id: m.boot_id.clone(),
@@ -202,7 +211,12 @@ fn conditions(h: &Health, old: &[NodeCondition], now: i64) -> Vec<NodeCondition>
             ("KubeletHasInsufficientMemory", "insufficient memory available"),
             ("KubeletHasSufficientMemory", "sufficient memory available"),
         ),
-        pressure("DiskPressure", h.disk, ("KubeletHasDiskPressure", "disk pressure"), ("KubeletHasNoDiskPressure", "no disk pressure")),
+        pressure(
+            "DiskPressure",
+            h.disk,
+            ("KubeletHasDiskPressure", "disk pressure"),
+            ("KubeletHasNoDiskPressure", "no disk pressure"),
+        ),
         pressure(
             "PIDPressure",
             h.pids,
@@ -222,7 +236,9 @@ fn conditions(h: &Health, old: &[NodeCondition], now: i64) -> Vec<NodeCondition>
                 reason: Some(reason.into()),
                 message: Some(message),
                 last_heartbeat_time: stamp.clone(),
-                last_transition_time: before.and_then(|c| c.last_transition_time.clone()).or_else(|| stamp.clone() as Option<Time>),
+                last_transition_time: before
+                    .and_then(|c| c.last_transition_time.clone())
+                    .or_else(|| stamp.clone() as Option<Time>),
             }
         })
         .collect()

@@ -73,7 +73,10 @@ fn check(path: &str) -> io::Result<()> {
     let p = Path::new(path);
     let plain = p.components().all(|c| matches!(c, Component::Normal(_)));
     if path.is_empty() || !plain || path.starts_with("..") {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("invalid path {path:?}: must be relative and must not contain or start with '..'")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("invalid path {path:?}: must be relative and must not contain or start with '..'"),
+        ));
     }
     Ok(())
 }
@@ -162,7 +165,9 @@ fn same(dir: &Path, files: &Files, gid: Option<u32>) -> io::Result<bool> {
             }
             have += 1;
             let path = entry.path();
-            let Some(file) = path.strip_prefix(dir).ok().and_then(Path::to_str).and_then(|p| files.get(p)) else { return Ok(false) };
+            let Some(file) = path.strip_prefix(dir).ok().and_then(Path::to_str).and_then(|p| files.get(p)) else {
+                return Ok(false);
+            };
             let mode_now = entry.metadata()?.permissions().mode() & 0o7777;
             if mode_now != mode(file, gid) & 0o7777 || fs::read(&path)? != file.data {
                 return Ok(false);
@@ -185,7 +190,9 @@ mod tests {
     use super::*;
 
     fn files(list: &[(&str, &str)]) -> Files {
-        list.iter().map(|(p, d)| ((*p).to_owned(), File { data: d.as_bytes().to_vec(), mode: 0o644, uid: None })).collect()
+        list.iter()
+            .map(|(p, d)| ((*p).to_owned(), File { data: d.as_bytes().to_vec(), mode: 0o644, uid: None }))
+            .collect()
     }
 
     #[test]

@@ -31,7 +31,11 @@ pub async fn resolve(client: &kube::Client, pod: &Pod, v: &Volume, claim: &str) 
     let ns = spec::namespace(pod);
     let failed = |e: &dyn std::fmt::Display| format!("error processing PVC {ns}/{claim}: {e}");
     let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), ns);
-    let pvc = api.get_opt(claim).await.map_err(|e| failed(&e))?.ok_or_else(|| failed(&format!("persistentvolumeclaim \"{claim}\" not found")))?;
+    let pvc = api
+        .get_opt(claim)
+        .await
+        .map_err(|e| failed(&e))?
+        .ok_or_else(|| failed(&format!("persistentvolumeclaim \"{claim}\" not found")))?;
     if pvc.metadata.deletion_timestamp.is_some() {
         return Err(failed(&"PVC is being deleted"));
     }
@@ -60,5 +64,9 @@ pub async fn resolve(client: &kube::Client, pod: &Pod, v: &Volume, claim: &str) 
 }
 
 fn owned_by(pvc: &PersistentVolumeClaim, pod: &Pod) -> bool {
-    pvc.metadata.owner_references.iter().flatten().any(|o| o.controller == Some(true) && Some(&o.uid) == pod.metadata.uid.as_ref())
+    pvc.metadata
+        .owner_references
+        .iter()
+        .flatten()
+        .any(|o| o.controller == Some(true) && Some(&o.uid) == pod.metadata.uid.as_ref())
 }

@@ -56,7 +56,10 @@ mod tests {
         assert!(prepare(&file, "File").is_err());
         prepare(&file, "FileOrCreate").unwrap();
         prepare(&file, "File").unwrap();
-        assert_eq!(prepare(&file, "Directory").unwrap_err(), format!("hostPath type check failed: {} is not a directory", file.display()));
+        assert_eq!(
+            prepare(&file, "Directory").unwrap_err(),
+            format!("hostPath type check failed: {} is not a directory", file.display())
+        );
         prepare(Path::new("/dev/null"), "CharDevice").unwrap();
         fs::remove_dir_all(dir).unwrap();
     }

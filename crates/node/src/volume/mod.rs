@@ -101,14 +101,24 @@ impl Volumes {
         for v in volumes {
             let fail = |message: String| MountError { volume: v.name.clone(), message };
             let tokens = self.tokens_of(pod, v, &mut outcome.renew_at).await.map_err(fail)?;
-            let given = payload::Given { pod, around, objects: &objects, tokens: &tokens, token_uid: common_uid(pod_spec), fs_group: fs_group.is_some() };
+            let given = payload::Given {
+                pod,
+                around,
+                objects: &objects,
+                tokens: &tokens,
+                token_uid: common_uid(pod_spec),
+                fs_group: fs_group.is_some(),
+            };
             let task = match payload::files(&given, v).map_err(fail)? {
-                Some(files) => Task::Files { dir: dir(pod_dir, kind(v), &v.name), files, tmpfs: v.config_map.is_none() },
+                Some(files) => {
+                    Task::Files { dir: dir(pod_dir, kind(v), &v.name), files, tmpfs: v.config_map.is_none() }
+                }
                 None => self.task(pod, pod_spec, v, pod_dir).await.map_err(fail)?,
             };
             tasks.push((v.name.clone(), task));
         }
-        let on_mismatch = pod_spec.security_context.as_ref().and_then(|s| s.fs_group_change_policy.as_deref()) == Some("OnRootMismatch");
+        let on_mismatch = pod_spec.security_context.as_ref().and_then(|s| s.fs_group_change_policy.as_deref())
+            == Some("OnRootMismatch");
         let done = tokio::task::spawn_blocking(move || perform(tasks, fs_group, on_mismatch)).await;
         outcome.mounted = done.map_err(|e| MountError { volume: String::new(), message: e.to_string() })??;
         Ok(outcome)
@@ -121,14 +131,22 @@ impl Volumes {
             maps.extend(m);
             secrets.extend(s);
         }
-        objects::read(&self.client, spec::namespace(pod), maps, secrets)
-            .await
-            .map_err(|message| MountError { volume: volumes.first().map(|v| v.name.clone()).unwrap_or_default(), message })
+        objects::read(&self.client, spec::namespace(pod), maps, secrets).await.map_err(|message| MountError {
+            volume: volumes.first().map(|v| v.name.clone()).unwrap_or_default(),
+            message,
+        })
     }
 
-    async fn tokens_of(&self, pod: &Pod, v: &Volume, renew_at: &mut Option<i64>) -> Result<BTreeMap<String, String>, String> {
+    async fn tokens_of(
+        &self,
+        pod: &Pod,
+        v: &Volume,
+        renew_at: &mut Option<i64>,
+    ) -> Result<BTreeMap<String, String>, String> {
         let mut tokens = BTreeMap::new();
-        for p in v.projected.iter().flat_map(|p| p.sources.iter().flatten()).filter_map(|s| s.service_account_token.as_ref()) {
+        for p in
+            v.projected.iter().flat_map(|p| p.sources.iter().flatten()).filter_map(|s| s.service_account_token.as_ref())
+        {
             let (token, renew) = self.tokens.get(pod, &v.name, p).await?;
             tokens.insert(p.path.clone(), token);
             *renew_at = Some(renew_at.map_or(renew, |r| r.min(renew)));
@@ -141,7 +159,11 @@ impl Volumes {
             let tmpfs = match e.medium.as_deref().unwrap_or_default() {
                 "" => false,
                 "Memory" => true,
-                other => return Err(format!("emptyDir medium {other} is not supported by this node (it supports the default and Memory)")),
+                other => {
+                    return Err(format!(
+                        "emptyDir medium {other} is not supported by this node (it supports the default and Memory)"
+                    ));
+                }
             };
             let limit = e.size_limit.as_ref().map(quantity::value).filter(|s| *s > 0);
             let memory = crate::cgroup::limits::of_pod(pod_spec).memory;
@@ -149,7 +171,11 @@ impl Volumes {
             return Ok(Task::EmptyDir { dir: dir(pod_dir, "empty-dir", &v.name), tmpfs, size });
         }
         if let Some(h) = &v.host_path {
-            return Ok(Task::Host { path: h.path.clone().into(), type_: h.type_.clone().unwrap_or_default(), owned: false });
+            return Ok(Task::Host {
+                path: h.path.clone().into(),
+                type_: h.type_.clone().unwrap_or_default(),
+                owned: false,
+            });
         }
         if let Some(name) = claim::claim_name(pod, v) {
             let c = claim::resolve(&self.client, pod, v, &name).await?;
@@ -217,7 +243,9 @@ fn dir(pod_dir: &Path, kind: &str, name: &str) -> PathBuf {
 /// The user that all containers run as, if it is one and the same.
 fn common_uid(pod: &PodSpec) -> Option<u32> {
     let shared = pod.security_context.as_ref().and_then(|s| s.run_as_user);
-    let mut all = spec::members(pod).into_iter().map(|m| m.container.security_context.as_ref().and_then(|s| s.run_as_user).or(shared));
+    let mut all = spec::members(pod)
+        .into_iter()
+        .map(|m| m.container.security_context.as_ref().and_then(|s| s.run_as_user).or(shared));
     let first = all.next()??;
     all.all(|u| u == Some(first)).then(|| u32::try_from(first).ok()).flatten()
 }
@@ -242,7 +270,8 @@ fn one(task: Task, gid: Option<u32>, on_mismatch: bool) -> Result<HostVolume, St
             if gid.is_some() {
                 std::os::unix::fs::chown(&dir, None, gid).map_err(text)?;
             }
-            fs::set_permissions(&dir, fs::Permissions::from_mode(if gid.is_some() { 0o3777 } else { 0o1777 })).map_err(text)?;
+            fs::set_permissions(&dir, fs::Permissions::from_mode(if gid.is_some() { 0o3777 } else { 0o1777 }))
+                .map_err(text)?;
             atomic::write(&dir, &files, gid).map_err(text)?;
             Ok(HostVolume { path: dir, read_only: true })
         }
@@ -289,14 +318,19 @@ pub fn container_mounts(
         if m.sub_path_expr.as_ref().is_some_and(|e| !e.is_empty()) {
             let bad = sub.starts_with('/') || sub.split('/').any(|p| p == "..") || sub.contains("$(");
             if bad {
-                return Err(format!("subPathExpr of volume mount {} expands to {sub:?}, which must be a relative path of known variables", m.mount_path));
+                return Err(format!(
+                    "subPathExpr of volume mount {} expands to {sub:?}, which must be a relative path of known variables",
+                    m.mount_path
+                ));
             }
         }
         let host = if sub.is_empty() {
             volume.path.clone()
         } else {
             let target = pod_dir.join("volume-subpaths").join(&m.name).join(&c.name).join(i.to_string());
-            subpath::bind(&volume.path, &sub, &target).map_err(|e| format!("failed to prepare subPath for volumeMount \"{}\" of container \"{}\": {e}", m.name, c.name))?
+            subpath::bind(&volume.path, &sub, &target).map_err(|e| {
+                format!("failed to prepare subPath for volumeMount \"{}\" of container \"{}\": {e}", m.name, c.name)
+            })?
         };
         let read_only = m.read_only.unwrap_or(false);
         let path = if m.mount_path.starts_with('/') { m.mount_path.clone() } else { format!("/{}", m.mount_path) };

@@ -31,7 +31,8 @@ fn unescape(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut i = 0;
     while i < bytes.len() {
-        let octal = (bytes[i] == b'\\').then(|| text.get(i + 1..i + 4).and_then(|o| u8::from_str_radix(o, 8).ok())).flatten();
+        let octal =
+            (bytes[i] == b'\\').then(|| text.get(i + 1..i + 4).and_then(|o| u8::from_str_radix(o, 8).ok())).flatten();
         match octal {
             Some(b) => {
                 out.push(b);
@@ -52,15 +53,18 @@ pub fn tmpfs(dir: &Path, size: Option<u64>) -> io::Result<()> {
         return Ok(());
     }
     let options = size.map(|s| format!("size={s}"));
-    mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), options.as_deref()).map_err(|e| failed("mount a tmpfs at", dir, e))
+    mount(Some("tmpfs"), dir, Some("tmpfs"), MsFlags::empty(), options.as_deref())
+        .map_err(|e| failed("mount a tmpfs at", dir, e))
 }
 
 /// Binds `source` to `target`.
 pub fn bind(source: &Path, target: &Path, read_only: bool) -> io::Result<()> {
-    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>).map_err(|e| failed("bind to", target, e))?;
+    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+        .map_err(|e| failed("bind to", target, e))?;
     if read_only {
         let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-        mount(None::<&str>, target, None::<&str>, flags, None::<&str>).map_err(|e| failed("make read-only", target, e))?;
+        mount(None::<&str>, target, None::<&str>, flags, None::<&str>)
+            .map_err(|e| failed("make read-only", target, e))?;
     }
     Ok(())
 }
@@ -69,7 +73,8 @@ pub fn bind(source: &Path, target: &Path, read_only: bool) -> io::Result<()> {
 pub fn unmount_below(dir: &Path) -> io::Result<()> {
     for point in below(dir)? {
         if umount2(&point, MntFlags::UMOUNT_NOFOLLOW).is_err() {
-            umount2(&point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).map_err(|e| failed("unmount", &point, e))?;
+            umount2(&point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+                .map_err(|e| failed("unmount", &point, e))?;
         }
     }
     Ok(())

@@ -96,12 +96,21 @@ fn projection(given: &Given<'_>, out: &mut Files, source: &VolumeProjection, def
     Ok(())
 }
 
-fn config_map(given: &Given<'_>, out: &mut Files, name: &str, items: Option<&[KeyToPath]>, mode: u32, optional: bool) -> Result<(), String> {
+fn config_map(
+    given: &Given<'_>,
+    out: &mut Files,
+    name: &str,
+    items: Option<&[KeyToPath]>,
+    mode: u32,
+    optional: bool,
+) -> Result<(), String> {
     let found = given.objects.config_maps.get(name).cloned().flatten();
     let Some(map) = found else {
         return if optional { Ok(()) } else { Err(format!("configmap \"{name}\" not found")) };
     };
-    select(out, &config_map_data(&map), items, mode, optional, || format!("configmap references non-existent config key: {name}"))
+    select(out, &config_map_data(&map), items, mode, optional, || {
+        format!("configmap references non-existent config key: {name}")
+    })
 }
 
 fn config_map_data(map: &ConfigMap) -> BTreeMap<String, Vec<u8>> {
@@ -110,7 +119,14 @@ fn config_map_data(map: &ConfigMap) -> BTreeMap<String, Vec<u8>> {
     text.chain(binary).collect()
 }
 
-fn secret(given: &Given<'_>, out: &mut Files, name: &str, items: Option<&[KeyToPath]>, mode: u32, optional: bool) -> Result<(), String> {
+fn secret(
+    given: &Given<'_>,
+    out: &mut Files,
+    name: &str,
+    items: Option<&[KeyToPath]>,
+    mode: u32,
+    optional: bool,
+) -> Result<(), String> {
     let found = given.objects.secrets.get(name).cloned().flatten();
     let Some(s) = found else {
         return if optional { Ok(()) } else { Err(format!("secret \"{name}\" not found")) };
@@ -171,10 +187,18 @@ mod tests {
     use std::sync::Arc;
 
     fn run(volume: serde_json::Value) -> Result<Vec<(String, String, u32)>, String> {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "labels": {"a": "b"}}, "spec": {"containers": [{"name": "c"}]}})).unwrap();
+        let pod: Pod = serde_json::from_value(
+            json!({"metadata": {"name": "p", "labels": {"a": "b"}}, "spec": {"containers": [{"name": "c"}]}}),
+        )
+        .unwrap();
         let mut objects = Objects::default();
-        objects.config_maps.insert("m".into(), Some(Arc::new(serde_json::from_value(json!({"data": {"k": "v"}, "binaryData": {"b": "AAE="}})).unwrap())));
-        objects.secrets.insert("s".into(), Some(Arc::new(serde_json::from_value(json!({"data": {"x": "eQ=="}})).unwrap())));
+        objects.config_maps.insert(
+            "m".into(),
+            Some(Arc::new(serde_json::from_value(json!({"data": {"k": "v"}, "binaryData": {"b": "AAE="}})).unwrap())),
+        );
+        objects
+            .secrets
+            .insert("s".into(), Some(Arc::new(serde_json::from_value(json!({"data": {"x": "eQ=="}})).unwrap())));
         let given = Given {
             pod: &pod,
             around: &Surroundings::default(),
@@ -184,7 +208,11 @@ mod tests {
             fs_group: false,
         };
         let files = files(&given, &serde_json::from_value(volume).unwrap())?;
-        Ok(files.into_iter().flatten().map(|(p, f)| (p, String::from_utf8_lossy(&f.data).into_owned(), f.mode)).collect())
+        Ok(files
+            .into_iter()
+            .flatten()
+            .map(|(p, f)| (p, String::from_utf8_lossy(&f.data).into_owned(), f.mode))
+            .collect())
     }
 
     fn row(path: &str, data: &str, mode: u32) -> (String, String, u32) {
@@ -193,8 +221,17 @@ mod tests {
 
     #[test]
     fn sources() {
-        assert_eq!(run(json!({"name": "v", "configMap": {"name": "m", "defaultMode": 0o400}})).unwrap(), [row("b", "\0\u{1}", 0o400), row("k", "v", 0o400)]);
-        assert_eq!(run(json!({"name": "v", "configMap": {"name": "m", "items": [{"key": "k", "path": "d/f", "mode": 0o600}]}})).unwrap(), [row("d/f", "v", 0o600)]);
+        assert_eq!(
+            run(json!({"name": "v", "configMap": {"name": "m", "defaultMode": 0o400}})).unwrap(),
+            [row("b", "\0\u{1}", 0o400), row("k", "v", 0o400)]
+        );
+        assert_eq!(
+            run(
+                json!({"name": "v", "configMap": {"name": "m", "items": [{"key": "k", "path": "d/f", "mode": 0o600}]}})
+            )
+            .unwrap(),
+            [row("d/f", "v", 0o600)]
+        );
         assert_eq!(run(json!({"name": "v", "projected": {"sources": [{"secret": {"name": "s"}}, {"serviceAccountToken": {"path": "token"}},
             {"downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}}]}})).unwrap(),
             [row("l", "a=\"b\"", 0o644), row("token", "jwt", 0o644), row("x", "y", 0o644)]);
@@ -205,7 +242,16 @@ mod tests {
     fn what_is_missing() {
         assert_eq!(run(json!({"name": "v", "secret": {"secretName": "no"}})).unwrap_err(), "secret \"no\" not found");
         assert_eq!(run(json!({"name": "v", "secret": {"secretName": "no", "optional": true}})).unwrap(), []);
-        assert_eq!(run(json!({"name": "v", "configMap": {"name": "m", "items": [{"key": "z", "path": "f"}]}})).unwrap_err(), "configmap references non-existent config key: m");
-        assert_eq!(run(json!({"name": "v", "configMap": {"name": "m", "optional": true, "items": [{"key": "z", "path": "f"}]}})).unwrap(), []);
+        assert_eq!(
+            run(json!({"name": "v", "configMap": {"name": "m", "items": [{"key": "z", "path": "f"}]}})).unwrap_err(),
+            "configmap references non-existent config key: m"
+        );
+        assert_eq!(
+            run(
+                json!({"name": "v", "configMap": {"name": "m", "optional": true, "items": [{"key": "z", "path": "f"}]}})
+            )
+            .unwrap(),
+            []
+        );
     }
 }

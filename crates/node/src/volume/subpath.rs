@@ -49,7 +49,12 @@ fn walk(volume: &Path, sub: &str) -> io::Result<OwnedFd> {
     let rest = match &resolved {
         Ok(full) => full.strip_prefix(&root).map_err(|_| outside(volume, sub))?.to_path_buf(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => PathBuf::from(sub),
-        Err(e) => return Err(io::Error::new(e.kind(), format!("cannot resolve subPath {sub:?} of {}: {e}", volume.display()))),
+        Err(e) => {
+            return Err(io::Error::new(
+                e.kind(),
+                format!("cannot resolve subPath {sub:?} of {}: {e}", volume.display()),
+            ));
+        }
     };
     let mut at = open(&root, flags, Mode::empty()).map_err(io::Error::from)?;
     for part in rest.components() {
@@ -78,7 +83,10 @@ fn walk(volume: &Path, sub: &str) -> io::Result<OwnedFd> {
 }
 
 fn outside(volume: &Path, sub: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::PermissionDenied, format!("subPath {sub:?} leads out of the volume {}", volume.display()))
+    io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        format!("subPath {sub:?} leads out of the volume {}", volume.display()),
+    )
 }
 
 #[cfg(test)]

@@ -45,14 +45,24 @@ impl Tokens {
     }
 
     /// The token of a projection, a new one if it is time; and when it is to be asked for again, ns.
-    pub async fn get(&self, pod: &Pod, volume: &str, p: &ServiceAccountTokenProjection) -> Result<(String, i64), String> {
+    pub async fn get(
+        &self,
+        pod: &Pod,
+        volume: &str,
+        p: &ServiceAccountTokenProjection,
+    ) -> Result<(String, i64), String> {
         let key = Key { uid: spec::uid(pod).into(), volume: volume.into(), path: p.path.clone() };
         let now = time::now_ns();
         let held = self.held.lock().get(&key).cloned();
         if let Some(h) = held.filter(|h| now < h.renew_at) {
             return Ok((h.token, h.renew_at));
         }
-        let account = pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref()).filter(|n| !n.is_empty()).unwrap_or("default");
+        let account = pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.service_account_name.as_deref())
+            .filter(|n| !n.is_empty())
+            .unwrap_or("default");
         let request = TokenRequest {
             spec: Some(TokenRequestSpec {
                 audiences: p.audience.clone().filter(|a| !a.is_empty()).map(|a| vec![a]),

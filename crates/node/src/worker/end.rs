@@ -96,7 +96,9 @@ impl Worker {
         let logs = config.pod_log_dir(spec::namespace(pod), spec::name(pod), &self.uid);
         for dir in [config.pod_dir(&self.uid), logs] {
             match std::fs::remove_dir_all(&dir) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(format!("cannot remove {}: {e}", dir.display())),
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    return Err(format!("cannot remove {}: {e}", dir.display()));
+                }
                 _ => {}
             }
         }

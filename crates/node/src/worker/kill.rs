@@ -168,7 +168,8 @@ fn waits_for(pod: &Pod, v: &Victim, all: &[Victim]) -> HashSet<String> {
     if v.role != Role::Sidecar {
         return HashSet::new();
     }
-    let order: Vec<&str> = pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten()).map(|c| c.name.as_str()).collect();
+    let order: Vec<&str> =
+        pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten()).map(|c| c.name.as_str()).collect();
     let place = |name: &str| order.iter().position(|n| *n == name);
     all.iter()
         .filter(|o| match o.role {

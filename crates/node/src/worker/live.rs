@@ -67,7 +67,8 @@ impl Worker {
     }
 
     fn plan(&mut self, pod: &Pod, observed: &Observed) -> PodPlan {
-        self.stopping.retain(|id, _| observed.records.iter().any(|r| &r.id == id && r.state == ContainerState::Running));
+        self.stopping
+            .retain(|id, _| observed.records.iter().any(|r| &r.id == id && r.state == ContainerState::Running));
         self.to_restart.retain(|id| observed.records.iter().any(|r| &r.id == id));
         let probes = self.probes.verdicts();
         plan::plan(&Input {
@@ -113,7 +114,8 @@ impl Worker {
             self.begin_kill(pod, observed, k);
         }
         let mut wait = None;
-        let needs_volumes = plan.sandbox.is_some() || !plan.start.is_empty() || self.volumes.is_none() || self.volumes_due();
+        let needs_volumes =
+            plan.sandbox.is_some() || !plan.start.is_empty() || self.volumes.is_none() || self.volumes_due();
         if needs_volumes {
             match self.prepare(pod, observed).await {
                 Ok(()) => {}
@@ -173,9 +175,16 @@ impl Worker {
         let logs = self.shared.config.pod_log_dir(spec::namespace(pod), spec::name(pod), &self.uid);
         let path = self.shared.cgroups.pod_path(qos::class(pod), &self.uid);
         let limits = pod.spec.as_ref().map(limits::of_pod).unwrap_or_default();
-        let made = std::fs::create_dir_all(&dir).and_then(|()| std::fs::create_dir_all(&logs)).and_then(|()| self.shared.cgroups.apply(&path, &limits));
+        let made = std::fs::create_dir_all(&dir)
+            .and_then(|()| std::fs::create_dir_all(&logs))
+            .and_then(|()| self.shared.cgroups.apply(&path, &limits));
         if let Err(e) = made {
-            self.shared.event(&self.shared.about_pod(pod), "Warning", "FailedToCreatePodContainer", &format!("unable to ensure pod container exists: {e}"));
+            self.shared.event(
+                &self.shared.about_pod(pod),
+                "Warning",
+                "FailedToCreatePodContainer",
+                &format!("unable to ensure pod container exists: {e}"),
+            );
             return Err(self.retry("/", Duration::from_millis(500), Duration::from_secs(10)));
         }
         let ips = observed.ready_sandbox().map(|s| s.ips.clone()).unwrap_or_default();
@@ -208,8 +217,18 @@ impl Worker {
         if let Some(at) = self.held("") {
             return Err(at);
         }
-        if observed.sandboxes.is_empty() && self.status.as_ref().is_some_and(|s| s.container_statuses.iter().flatten().any(|c| c.container_id.is_some())) {
-            self.shared.event(&self.shared.about_pod(pod), "Normal", "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.");
+        if observed.sandboxes.is_empty()
+            && self
+                .status
+                .as_ref()
+                .is_some_and(|s| s.container_statuses.iter().flatten().any(|c| c.container_id.is_some()))
+        {
+            self.shared.event(
+                &self.shared.about_pod(pod),
+                "Normal",
+                "SandboxChanged",
+                "Pod sandbox changed, it will be killed and re-created.",
+            );
         }
         let resolvers = self.shared.resolvers();
         let given = Given { seccomp_default: self.shared.config.seccomp_default, ..Default::default() };
@@ -217,7 +236,12 @@ impl Worker {
             resolvers: &resolvers,
             given: &given,
             cgroup_parent: self.shared.cgroups.pod_path(qos::class(pod), &self.uid),
-            log_dir: self.shared.config.pod_log_dir(spec::namespace(pod), spec::name(pod), &self.uid).to_string_lossy().into_owned(),
+            log_dir: self
+                .shared
+                .config
+                .pod_log_dir(spec::namespace(pod), spec::name(pod), &self.uid)
+                .to_string_lossy()
+                .into_owned(),
         };
         let result = match sandbox::config(pod, attempt, &around) {
             Ok(config) => match self.handler(pod).await {
@@ -233,7 +257,12 @@ impl Worker {
                 Ok(())
             }
             Err(e) => {
-                self.shared.event(&self.shared.about_pod(pod), "Warning", "FailedCreatePodSandBox", &format!("Failed to create pod sandbox: {e}"));
+                self.shared.event(
+                    &self.shared.about_pod(pod),
+                    "Warning",
+                    "FailedCreatePodSandBox",
+                    &format!("Failed to create pod sandbox: {e}"),
+                );
                 Err(self.retry("", Duration::from_millis(500), Duration::from_secs(10)))
             }
         }
@@ -241,7 +270,8 @@ impl Worker {
 
     /// The handler of the Pod's runtime class.
     async fn handler(&self, pod: &Pod) -> Result<String, String> {
-        let Some(name) = pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref()).filter(|n| !n.is_empty()) else {
+        let Some(name) = pod.spec.as_ref().and_then(|s| s.runtime_class_name.as_deref()).filter(|n| !n.is_empty())
+        else {
             return Ok(String::new());
         };
         let api: kube::Api<k8s_openapi::api::node::v1::RuntimeClass> = kube::Api::all(self.shared.client.clone());

@@ -161,7 +161,11 @@ impl Worker {
     pub async fn run(mut self) {
         loop {
             let wanted = self.handle.wanted.borrow().clone();
-            let step = if ends(&wanted) || self.verdict.is_some() { self.end(&wanted).await } else { self.live(&wanted.pod).await };
+            let step = if ends(&wanted) || self.verdict.is_some() {
+                self.end(&wanted).await
+            } else {
+                self.live(&wanted.pod).await
+            };
             match step {
                 Step::Again => tokio::task::yield_now().await,
                 Step::Wait(until) => self.wait(until).await,
@@ -190,8 +194,16 @@ impl Worker {
         let Some(last) = &self.status else { return pod.clone() };
         let mut base = Pod::clone(pod);
         let mut s = last.clone();
-        const OURS: [&str; 6] = ["Ready", "ContainersReady", "Initialized", "PodReadyToStartContainers", "DisruptionTarget", "PodScheduled"];
-        let foreign = pod.status.iter().flat_map(|s| s.conditions.iter().flatten()).filter(|c| !OURS.contains(&c.type_.as_str()));
+        const OURS: [&str; 6] = [
+            "Ready",
+            "ContainersReady",
+            "Initialized",
+            "PodReadyToStartContainers",
+            "DisruptionTarget",
+            "PodScheduled",
+        ];
+        let foreign =
+            pod.status.iter().flat_map(|s| s.conditions.iter().flatten()).filter(|c| !OURS.contains(&c.type_.as_str()));
         let own = s.conditions.take().into_iter().flatten().filter(|c| OURS.contains(&c.type_.as_str()));
         s.conditions = Some(own.chain(foreign.cloned()).collect());
         base.status = Some(s);
@@ -255,12 +267,14 @@ impl Worker {
 
     /// A Pod that ran before this process started keeps the verdicts the API knows, until its probes say otherwise.
     fn seed_probes(&mut self, pod: &Pod, observed: &Observed) {
-        let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses).flatten());
+        let statuses =
+            pod.status.iter().flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses).flatten());
         for s in statuses {
             let id = s.container_id.as_deref().and_then(|i| i.split_once("://")).map(|(_, id)| id);
             let running = observed.running().find(|r| Some(r.id.as_str()) == id);
             if let Some(r) = running {
-                let verdicts = Verdicts { startup: s.started.filter(|s| *s), readiness: s.ready.then_some(true), liveness: None };
+                let verdicts =
+                    Verdicts { startup: s.started.filter(|s| *s), readiness: s.ready.then_some(true), liveness: None };
                 self.probes.seed(&r.id, verdicts);
             }
         }

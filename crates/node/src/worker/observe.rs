@@ -30,8 +30,10 @@ impl Observer {
         let labels = rt::StringMap::from([(names::POD_UID.to_owned(), uid.to_owned())]);
         let sandbox_filter = rt::SandboxFilter { labels: labels.clone(), ..Default::default() };
         let container_filter = rt::ContainerFilter { labels, ..Default::default() };
-        let (sandboxes, containers) =
-            tokio::try_join!(shared.runtime.list_sandboxes(&sandbox_filter), shared.runtime.list_containers(&container_filter))?;
+        let (sandboxes, containers) = tokio::try_join!(
+            shared.runtime.list_sandboxes(&sandbox_filter),
+            shared.runtime.list_containers(&container_filter)
+        )?;
         let mut out = Observed::default();
         for s in &sandboxes {
             if let Some(s) = self.sandbox(shared, s).await? {
@@ -56,7 +58,9 @@ impl Observer {
 
     async fn sandbox(&mut self, shared: &Shared, s: &rt::Sandbox) -> rt::Result<Option<observed::Sandbox>> {
         let ready = s.state == rt::SandboxState::Ready;
-        if let Some(known) = self.sandboxes.get(&s.id).filter(|k| k.ready == ready && (!ready || !k.ips.is_empty() || k.host_network)) {
+        if let Some(known) =
+            self.sandboxes.get(&s.id).filter(|k| k.ready == ready && (!ready || !k.ips.is_empty() || k.host_network))
+        {
             return Ok(Some(known.clone()));
         }
         let status = match shared.runtime.sandbox_status(&s.id).await {

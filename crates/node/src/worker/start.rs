@@ -76,10 +76,22 @@ impl Worker {
         }
     }
 
-    async fn make_and_start(&mut self, pod: &Arc<Pod>, observed: &Observed, m: &Member, s: &Start, image: rt::Image, about: &About) -> Result<(), Failure> {
-        let Some(sandbox) = observed.ready_sandbox() else { return Err(failed("CreateContainerError", "the pod's sandbox is gone")) };
-        let config = self.config(pod, observed, m, s, image).await.map_err(|e| failed("CreateContainerConfigError", e))?;
-        let sandbox_config = self.sandbox_config(pod, sandbox.attempt).map_err(|e| failed("CreateContainerConfigError", e))?;
+    async fn make_and_start(
+        &mut self,
+        pod: &Arc<Pod>,
+        observed: &Observed,
+        m: &Member,
+        s: &Start,
+        image: rt::Image,
+        about: &About,
+    ) -> Result<(), Failure> {
+        let Some(sandbox) = observed.ready_sandbox() else {
+            return Err(failed("CreateContainerError", "the pod's sandbox is gone"));
+        };
+        let config =
+            self.config(pod, observed, m, s, image).await.map_err(|e| failed("CreateContainerConfigError", e))?;
+        let sandbox_config =
+            self.sandbox_config(pod, sandbox.attempt).map_err(|e| failed("CreateContainerConfigError", e))?;
         let id = match self.shared.runtime.create_container(&sandbox.id, &config, &sandbox_config).await {
             Ok(id) => id,
             Err(e) => return Err(failed("CreateContainerError", e.detail())),
@@ -97,7 +109,15 @@ impl Worker {
         Ok(())
     }
 
-    async fn post_start(&mut self, pod: &Arc<Pod>, observed: &Observed, m: &Member, id: &str, hook: &LifecycleHandler, about: &About) -> Result<(), Failure> {
+    async fn post_start(
+        &mut self,
+        pod: &Arc<Pod>,
+        observed: &Observed,
+        m: &Member,
+        id: &str,
+        hook: &LifecycleHandler,
+        about: &About,
+    ) -> Result<(), Failure> {
         let ip = self.pod_ip(pod, observed);
         let outcome = match action::of_hook(&m.container, hook, &ip) {
             Ok(a) => {
@@ -117,13 +137,21 @@ impl Worker {
                 let grace = pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds).unwrap_or(30);
                 let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
                 let _ = self.shared.runtime.stop_container(id, grace).await;
-                Err(Failure { reason: "PostStartHookError", message: format!("PostStartHook failed: {e}"), crashed: true })
+                Err(Failure {
+                    reason: "PostStartHookError",
+                    message: format!("PostStartHook failed: {e}"),
+                    crashed: true,
+                })
             }
         }
     }
 
     pub(super) fn pod_ip(&self, pod: &Pod, observed: &Observed) -> String {
-        let ip = if spec::host_network(pod) { self.shared.node_ips().first().cloned() } else { observed.sandbox().and_then(|s| s.ips.first().cloned()) };
+        let ip = if spec::host_network(pod) {
+            self.shared.node_ips().first().cloned()
+        } else {
+            observed.sandbox().and_then(|s| s.ips.first().cloned())
+        };
         ip.unwrap_or_default()
     }
 
@@ -137,14 +165,30 @@ impl Worker {
                 resolvers: &resolvers,
                 given: &given,
                 cgroup_parent: self.shared.cgroups.pod_path(qos::class(pod), &self.uid),
-                log_dir: self.shared.config.pod_log_dir(spec::namespace(pod), spec::name(pod), &self.uid).to_string_lossy().into_owned(),
+                log_dir: self
+                    .shared
+                    .config
+                    .pod_log_dir(spec::namespace(pod), spec::name(pod), &self.uid)
+                    .to_string_lossy()
+                    .into_owned(),
             },
         )
     }
 
-    async fn config(&mut self, pod: &Arc<Pod>, observed: &Observed, m: &Member, s: &Start, image: rt::Image) -> Result<rt::ContainerConfig, String> {
+    async fn config(
+        &mut self,
+        pod: &Arc<Pod>,
+        observed: &Observed,
+        m: &Member,
+        s: &Start,
+        image: rt::Image,
+    ) -> Result<rt::ContainerConfig, String> {
         let c = &m.container;
-        let ips = if spec::host_network(pod) { self.shared.node_ips() } else { observed.ready_sandbox().map(|s| s.ips.clone()).unwrap_or_default() };
+        let ips = if spec::host_network(pod) {
+            self.shared.node_ips()
+        } else {
+            observed.ready_sandbox().map(|s| s.ips.clone()).unwrap_or_default()
+        };
         let env = self.environment(pod, c, &ips).await?;
         let dir = self.shared.config.pod_dir(&self.uid);
         let mounted = self.volumes.as_ref().map(|v| v.mounted.clone()).unwrap_or_default();
@@ -202,7 +246,12 @@ impl Worker {
                 .map_err(|e| format!("cannot write {}: {e}", path.display()))?;
         }
         let readonly = c.security_context.as_ref().and_then(|s| s.read_only_root_filesystem).unwrap_or(false);
-        mounts.push(rt::Mount { container_path: "/etc/hosts".into(), host_path: path.to_string_lossy().into_owned(), readonly, ..Default::default() });
+        mounts.push(rt::Mount {
+            container_path: "/etc/hosts".into(),
+            host_path: path.to_string_lossy().into_owned(),
+            readonly,
+            ..Default::default()
+        });
         Ok(())
     }
 
@@ -219,12 +268,17 @@ impl Worker {
                 // Of earlier instances only the one before is still of use.
                 let old = fs::read_dir(&dir)?.flatten().map(|e| e.path());
                 let keep = format!("{}-", attempt.saturating_sub(1));
-                old.filter(|p| !p.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(&keep))).for_each(|p| drop(fs::remove_file(p)));
+                old.filter(|p| !p.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(&keep)))
+                    .for_each(|p| drop(fs::remove_file(p)));
                 fs::write(&path, "")
             })
             .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o666)))
             .map_err(|e| format!("cannot make the termination log {}: {e}", path.display()))?;
-        mounts.push(rt::Mount { container_path: at, host_path: path.to_string_lossy().into_owned(), ..Default::default() });
+        mounts.push(rt::Mount {
+            container_path: at,
+            host_path: path.to_string_lossy().into_owned(),
+            ..Default::default()
+        });
         Ok(())
     }
 }

@@ -35,7 +35,15 @@ pub fn fill(facts: &Facts<'_>, pod: &PodSpec, old: &PodStatus, new: &mut PodStat
 }
 
 /// Sets one condition, leaving its transition time if its status stays.
-pub fn set(status: &mut PodStatus, type_: &str, value: bool, reason: Option<&str>, message: Option<&str>, generation: Option<i64>, now: i64) {
+pub fn set(
+    status: &mut PodStatus,
+    type_: &str,
+    value: bool,
+    reason: Option<&str>,
+    message: Option<&str>,
+    generation: Option<i64>,
+    now: i64,
+) {
     let answer = Answer { status: value, reason: reason.map(str::to_owned), message: message.map(str::to_owned) };
     put(status.conditions.get_or_insert_default(), type_, answer, generation, now);
 }
@@ -130,7 +138,8 @@ fn containers_ready(pod: &PodSpec, new: &PodStatus, phase: &str) -> Answer {
         "Failed" => return Answer::because(false, "PodFailed"),
         _ => {}
     }
-    let sidecars = pod.init_containers.iter().flatten().filter(|c| spec::is_sidecar(c)).map(|c| (c, &new.init_container_statuses));
+    let sidecars =
+        pod.init_containers.iter().flatten().filter(|c| spec::is_sidecar(c)).map(|c| (c, &new.init_container_statuses));
     let regular = pod.containers.iter().map(|c| (c, &new.container_statuses));
     let (mut unknown, mut unready) = (Vec::new(), Vec::new());
     for (c, statuses) in sidecars.chain(regular) {
@@ -160,7 +169,10 @@ fn ready(pod: &PodSpec, containers: &Answer, old: &PodStatus, _phase: &str) -> A
     let mut missing = Vec::new();
     for gate in pod.readiness_gates.iter().flatten() {
         match old.conditions.iter().flatten().find(|c| c.type_ == gate.condition_type) {
-            None => missing.push(format!("corresponding condition of pod readiness gate \"{}\" does not exist.", gate.condition_type)),
+            None => missing.push(format!(
+                "corresponding condition of pod readiness gate \"{}\" does not exist.",
+                gate.condition_type
+            )),
             Some(c) if c.status != "True" => missing.push(format!(
                 "the status of pod readiness gate \"{}\" is not \"True\", but {}",
                 gate.condition_type, c.status

@@ -78,7 +78,12 @@ fn from_record(
 }
 
 /// The status of a container the runtime has no trace of: not started yet, or its trace was removed.
-fn without_record(c: &Container, former: Option<&ContainerStatus>, behind_init: bool, facts: &Facts<'_>) -> ContainerStatus {
+fn without_record(
+    c: &Container,
+    former: Option<&ContainerStatus>,
+    behind_init: bool,
+    facts: &Facts<'_>,
+) -> ContainerStatus {
     if let Some(f) = former {
         let started_before = f.state.as_ref().is_some_and(|s| s.terminated.is_some());
         if started_before {
@@ -215,9 +220,12 @@ fn resources(facts: &Facts<'_>, m: &Member, former: Option<&ContainerStatus>) ->
     if m.role == Role::Ephemeral {
         return None;
     }
-    let resizing = facts.pod.status.iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| {
-        (c.type_ == "PodResizeInProgress" || c.type_ == "PodResizePending") && c.status == "True"
-    });
+    let resizing = facts
+        .pod
+        .status
+        .iter()
+        .flat_map(|s| s.conditions.iter().flatten())
+        .any(|c| (c.type_ == "PodResizeInProgress" || c.type_ == "PodResizePending") && c.status == "True");
     if resizing && let Some(r) = former.and_then(|f| f.resources.clone()) {
         return Some(r);
     }

@@ -130,5 +130,4 @@ pub fn rejected(pod: &Pod, verdict: &Verdict, now: i64) -> PodStatus {
 }
 
 #[cfg(test)]
-#[path = "status_tests.rs"]
 mod tests;

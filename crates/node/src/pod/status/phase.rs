@@ -39,9 +39,8 @@ pub fn phase(facts: &Facts<'_>, pod: &PodSpec, new: &PodStatus) -> &'static str 
     for c in pod.init_containers.iter().flatten() {
         let status = find(&new.init_container_statuses, &c.name);
         if spec::is_sidecar(c) {
-            pending_sidecar |= status.is_none_or(|s| {
-                (is_running(s) && s.started != Some(true)) || (is_waiting(s) && ended(s).is_none())
-            });
+            pending_sidecar |= status
+                .is_none_or(|s| (is_running(s) && s.started != Some(true)) || (is_waiting(s) && ended(s).is_none()));
             continue;
         }
         match status.and_then(ended) {

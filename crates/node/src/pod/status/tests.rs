@@ -21,7 +21,10 @@ struct World {
 }
 
 fn world(spec: Value, records: Vec<Record>) -> World {
-    let pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "n", "uid": "u", "generation": 3}, "spec": spec})).unwrap();
+    let pod = serde_json::from_value(
+        json!({"metadata": {"name": "p", "namespace": "n", "uid": "u", "generation": 3}, "spec": spec}),
+    )
+    .unwrap();
     let sandbox = Sandbox { id: "s".into(), ready: true, ips: vec!["10.0.0.2".into()], ..Default::default() };
     let mut observed = Observed { sandboxes: vec![sandbox], records };
     observed.sort();
@@ -97,7 +100,8 @@ fn phases() {
         ("Never", Some((Exited, 0)), Some((Exited, 0)), "Succeeded"),
         ("Never", Some((Exited, 0)), Some((Running, 0)), "Running"),
     ] {
-        let records = [("a", a), ("b", b)].into_iter().filter_map(|(n, s)| s.map(|(s, code)| rec(n, s, 0, code))).collect();
+        let records =
+            [("a", a), ("b", b)].into_iter().filter_map(|(n, s)| s.map(|(s, code)| rec(n, s, 0, code))).collect();
         let w = stopped(world(two(policy), records));
         assert_eq!(w.phase(), want, "{policy} {a:?} {b:?}");
     }
@@ -148,7 +152,10 @@ fn probes_decide_ready_and_started() {
 
 #[test]
 fn readiness_gates_hold_ready_back() {
-    let mut w = world(json!({"containers": [{"name": "a"}], "readinessGates": [{"conditionType": "x/y"}]}), vec![rec("a", Running, 0, 0)]);
+    let mut w = world(
+        json!({"containers": [{"name": "a"}], "readinessGates": [{"conditionType": "x/y"}]}),
+        vec![rec("a", Running, 0, 0)],
+    );
     let s = w.status();
     assert_eq!(condition(&s, "ContainersReady").0, "True");
     assert_eq!(condition(&s, "Ready"), ("False".into(), "ReadinessGatesNotReady".into()));
@@ -159,7 +166,11 @@ fn readiness_gates_hold_ready_back() {
 #[test]
 fn verdicts_fail_the_pod() {
     let mut w = world(json!({"containers": [{"name": "a"}]}), vec![rec("a", Running, 0, 0)]);
-    w.verdict = Some(Verdict { reason: "Evicted".into(), message: "m".into(), disruption: Some("TerminationByKubelet".into()) });
+    w.verdict = Some(Verdict {
+        reason: "Evicted".into(),
+        message: "m".into(),
+        disruption: Some("TerminationByKubelet".into()),
+    });
     let s = w.status();
     assert_eq!((s.phase.as_deref(), s.reason.as_deref()), (Some("Failed"), Some("Evicted")));
     assert_eq!(condition(&s, "DisruptionTarget"), ("True".into(), "TerminationByKubelet".into()));
@@ -191,11 +202,15 @@ fn a_lost_container_is_told() {
 #[test]
 fn transition_times_move_only_with_the_status() {
     let mut w = world(json!({"containers": [{"name": "a"}]}), vec![rec("a", Running, 0, 0)]);
-    w.pod.status = Some(serde_json::from_value(json!({"conditions": [
+    w.pod.status = Some(
+        serde_json::from_value(json!({"conditions": [
         {"type": "Ready", "status": "True", "lastTransitionTime": "2020-01-01T00:00:00Z"},
-        {"type": "ContainersReady", "status": "False", "lastTransitionTime": "2020-01-01T00:00:00Z"}]})).unwrap());
+        {"type": "ContainersReady", "status": "False", "lastTransitionTime": "2020-01-01T00:00:00Z"}]}))
+        .unwrap(),
+    );
     let s = w.status();
-    let time = |t: &str| s.conditions.iter().flatten().find(|c| c.type_ == t).unwrap().last_transition_time.clone().unwrap();
+    let time =
+        |t: &str| s.conditions.iter().flatten().find(|c| c.type_ == t).unwrap().last_transition_time.clone().unwrap();
     assert_eq!(crate::time::ns(&time("Ready")), 1_577_836_800 * S);
     assert_eq!(crate::time::ns(&time("ContainersReady")), 100 * S);
 }
