@@ -7,6 +7,7 @@ pub mod cni;
 mod config;
 pub mod dns;
 pub mod netlink;
+pub mod policy;
 pub mod proxy;
 pub mod routes;
 #[cfg(test)]

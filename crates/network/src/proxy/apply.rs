@@ -10,7 +10,7 @@ use super::desired::{Change, Desired};
 use super::endpoints::Target;
 use crate::cni::{hostports, ipam};
 use crate::config::Config;
-use crate::netlink::nft::{Chain, Family, Table};
+use crate::netlink::nft::{Chain, Family, Set, Table};
 use crate::netlink::{self, Message, Socket};
 
 /// Why the table could not be brought to its desired state.
@@ -70,10 +70,9 @@ impl Applier {
         // Creating first makes the deletion possible when there is no table.
         let fresh = [self.table.create(), self.table.delete(), self.table.create()];
         batch.push(format!("make table {}", self.table.name), fresh);
-        for (id, set) in base::sets().iter().enumerate() {
-            let message = self.table.create_set(set, id as u32 + 1);
-            batch.push(format!("create set {}", set.name), [message]);
-        }
+        let mut sets = base::sets();
+        sets.extend(change.new_sets.iter().cloned());
+        self.sets(&mut batch, &sets);
         let mut chains = base::chains(desired.layout());
         chains.extend(change.new_chains.iter().cloned());
         self.chains(&mut batch, &chains);
@@ -103,15 +102,26 @@ impl Applier {
     pub fn change(&self, change: &Change) -> Result<(), Error> {
         let mut socket = Socket::netfilter()?;
         let mut batch = Batch::default();
+        self.sets(&mut batch, &change.new_sets);
         self.chains(&mut batch, &change.new_chains);
         self.elements(&mut batch, change);
         for chain in &change.dead_chains {
             let messages = [self.table.flush_chain(chain), self.table.delete_chain(chain)];
             batch.push(format!("delete chain {chain}"), messages);
         }
+        for set in &change.dead_sets {
+            batch.push(format!("delete set {set}"), [self.table.delete_set(set)]);
+        }
         batch.send(&mut socket)?;
         forget_stale(&mut socket, &change.udp)?;
         Ok(())
+    }
+
+    fn sets(&self, batch: &mut Batch, sets: &[Set]) {
+        for (id, set) in sets.iter().enumerate() {
+            let message = self.table.create_set(set, id as u32 + 1);
+            batch.push(format!("create set {}", set.name), [message]);
+        }
     }
 
     fn chains(&self, batch: &mut Batch, chains: &[Chain]) {

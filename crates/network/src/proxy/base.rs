@@ -2,6 +2,7 @@
 //!
 //! Register use in all rules: a key is loaded into consecutive registers, the result after it.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
@@ -9,9 +10,10 @@ use ipnet::Ipv4Net;
 use crate::cni::hostports;
 use crate::config::Config;
 use crate::netlink::nft::{
-    Carries, Chain, Cmp, Ct, Expr, Family, Field, Hook, HookPoint, Meta, Rule, STATE_NEW, STATUS_DNAT, Set, TYPE_LOCAL,
-    Verdict,
+    Carries, Chain, Cmp, Ct, Expr, Family, Field, Hook, HookPoint, Meta, Rule, STATE_ESTABLISHED, STATE_NEW,
+    STATE_RELATED, STATUS_DNAT, Set, TYPE_LOCAL, Verdict,
 };
+use crate::policy::plan::{Direction, EGRESS, INGRESS};
 
 /// Frontends by address: to a shape's chain, or to [`LOCAL_SERVICES`].
 pub const SERVICES: &str = "services";
@@ -103,6 +105,9 @@ pub fn sets() -> Vec<Set> {
         Set::new(RESTRICTED, &FRONTEND, Carries::Nothing),
         Set::new(ALLOWED, &[Field::Ipv4, Field::Ipv4, Field::Protocol, Field::Port], Carries::Nothing).ranges(),
     ];
+    for map in [INGRESS, EGRESS] {
+        sets.push(Set::new(map, &[Field::Ipv4], Carries::Verdicts));
+    }
     sets.extend(hostports::sets());
     sets
 }
@@ -258,6 +263,7 @@ pub fn chains(layout: &Layout) -> Vec<Chain> {
         hooked("postrouting", "nat", HookPoint::Postrouting, 100, masquerading(layout)),
         hooked("filter-input", "filter", HookPoint::Input, 0, vec![fresh()]),
         hooked("filter-forward", "filter", HookPoint::Forward, 0, vec![fresh()]),
+        hooked("policy", "filter", HookPoint::Forward, 1, policies()),
         hooked("filter-output", "filter", HookPoint::Output, 0, vec![fresh(), no_redirects(layout)]),
     ]
 }
@@ -326,6 +332,38 @@ fn masquerading(layout: &Layout) -> Vec<Rule> {
             vec![Expr::Masquerade],
         ]),
     ]
+}
+
+/// New connections through the host: first the source's policies, then the destination's. Both may only drop.
+fn policies() -> Vec<Rule> {
+    let state = Expr::Ct { key: Ct::State, reg: 0 };
+    let itself = Expr::Lookup { set: hostports::HAIRPIN.to_owned(), reg: 0, into: None, invert: false };
+    vec![
+        rule([any_bit(state, STATE_ESTABLISHED | STATE_RELATED), to(Verdict::Accept)]),
+        // A Pod cannot be kept from itself.
+        vec![source(0), destination(1), itself, Expr::Verdict(Verdict::Accept)],
+        vmap(vec![source(0)], EGRESS),
+        vmap(vec![destination(0)], INGRESS),
+    ]
+}
+
+/// The chain of a Pod's policies: one of the sets must have the connection's peer, protocol and port.
+pub fn policy_chain(name: &str, direction: Direction, sets: &BTreeSet<String>) -> Chain {
+    let peer = match direction {
+        Direction::Ingress => source(0),
+        Direction::Egress => destination(0),
+    };
+    let mut rules: Vec<Rule> = sets
+        .iter()
+        .map(|set| {
+            let [protocol, port] = port_key(1);
+            let lookup = Expr::Lookup { set: set.clone(), reg: 0, into: None, invert: false };
+            let found = Expr::Verdict(Verdict::Return);
+            vec![peer.clone(), protocol, port, lookup, found]
+        })
+        .collect();
+    rules.push(to(Verdict::Drop));
+    plain(name, rules)
 }
 
 /// Pods of one node are routed through the bridge and back: the kernel would advise against it.

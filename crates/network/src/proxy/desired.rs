@@ -1,5 +1,6 @@
 //! The desired table: what all Services together claim, and what a change of some of them adds and removes.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
@@ -7,7 +8,11 @@ use super::base::{self, Layout};
 use super::compile::{Frontend, HealthCheck, Plan, Program};
 use super::endpoints::Target;
 use super::shape::Picker;
-use crate::netlink::nft::{Chain, Element};
+use crate::netlink::nft::{Chain, Element, Set};
+use crate::policy::{self, plan::Plan as PolicyPlan};
+
+/// Elements by the name of their set.
+pub type Elements = BTreeMap<Cow<'static, str>, Vec<Element>>;
 
 /// Who claims frontends, in the order of precedence: the older Service keeps a frontend that two claim.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,14 +26,18 @@ pub struct Claimant {
 /// What a change does to the table, applied as one transaction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
+    /// Sets to create (those of network policies come and go).
+    pub new_sets: Vec<Set>,
     /// Chains to create.
     pub new_chains: Vec<Chain>,
     /// Elements to delete, by set.
-    pub delete: BTreeMap<&'static str, Vec<Element>>,
+    pub delete: Elements,
     /// Elements to add, by set.
-    pub add: BTreeMap<&'static str, Vec<Element>>,
+    pub add: Elements,
     /// Chains that nothing leads to any more.
     pub dead_chains: Vec<String>,
+    /// Sets that no chain uses any more.
+    pub dead_sets: Vec<String>,
     /// UDP frontends that lost an endpoint or got their first, with the endpoints they have now.
     pub udp: BTreeMap<Frontend, BTreeSet<Target>>,
 }
@@ -46,12 +55,19 @@ pub struct Desired {
     programs: HashMap<String, (Claimant, Program)>,
     claims: HashMap<Frontend, BTreeSet<Claimant>>,
     pickers: HashMap<Picker, usize>,
+    policies: PolicyPlan,
 }
 
 impl Desired {
     /// No claims.
     pub fn new(layout: Layout) -> Self {
-        Self { layout, programs: HashMap::new(), claims: HashMap::new(), pickers: HashMap::new() }
+        Self {
+            layout,
+            programs: HashMap::new(),
+            claims: HashMap::new(),
+            pickers: HashMap::new(),
+            policies: PolicyPlan::default(),
+        }
     }
 
     /// The layout of the fixed part.
@@ -148,6 +164,12 @@ impl Desired {
         change
     }
 
+    /// Takes newly compiled network policies and puts what that changes into `change`.
+    pub fn set_policies(&mut self, new: PolicyPlan, change: &mut Change) {
+        let old = std::mem::replace(&mut self.policies, new);
+        policies(&old, &self.policies, change);
+    }
+
     /// The change from an empty table to everything.
     pub fn whole(&self) -> Change {
         let mut change = Change::default();
@@ -162,6 +184,7 @@ impl Desired {
                 }
             }
         }
+        policies(&PolicyPlan::default(), &self.policies, &mut change);
         for elements in change.add.values_mut() {
             elements.sort();
         }
@@ -192,16 +215,59 @@ fn rows(change: &mut Change, old: &Plan, new: &Plan) {
                 b.next();
             }
             (Some(x), y) if y.is_none_or(|y| *x < y) => {
-                change.delete.entry(x.0).or_default().push(x.1.clone());
+                change.delete.entry(x.0.into()).or_default().push(x.1.clone());
                 a.next();
             }
             (_, Some(y)) => {
-                change.add.entry(y.0).or_default().push(y.1.clone());
+                change.add.entry(y.0.into()).or_default().push(y.1.clone());
                 b.next();
             }
             _ => return,
         }
     }
+}
+
+/// The difference of two compiled sets of network policies.
+fn policies(old: &PolicyPlan, new: &PolicyPlan, change: &mut Change) {
+    let empty = BTreeSet::new();
+    for name in new.sets.keys().filter(|n| !old.sets.contains_key(*n)) {
+        change.new_sets.push(policy::plan::set(name));
+    }
+    let lists = |plan: &PolicyPlan| -> BTreeMap<Cow<'static, str>, BTreeSet<Element>> {
+        let sets = plan.sets.iter().map(|(k, v)| (k.clone().into(), v.clone()));
+        let maps = plan.isolated.iter().map(|(k, v)| ((*k).into(), v.clone()));
+        sets.chain(maps).collect()
+    };
+    let (before, after) = (lists(old), lists(new));
+    for (name, elements) in &before {
+        let dead = !after.contains_key(name) && !new.isolated.contains_key(name.as_ref());
+        // A set that goes takes its elements with it.
+        if dead && old.sets.contains_key(name.as_ref()) {
+            change.dead_sets.push(name.to_string());
+            continue;
+        }
+        let now = after.get(name).unwrap_or(&empty);
+        let gone: Vec<_> = elements.difference(now).cloned().collect();
+        if !gone.is_empty() {
+            change.delete.entry(name.clone()).or_default().extend(gone);
+        }
+    }
+    for (name, elements) in &after {
+        let then = before.get(name).unwrap_or(&empty);
+        let fresh: Vec<_> = elements.difference(then).cloned().collect();
+        if !fresh.is_empty() {
+            change.add.entry(name.clone()).or_default().extend(fresh);
+        }
+    }
+    // A chain's name is a digest of its sets: one of the same name is the same.
+    for (name, (direction, sets)) in &new.chains {
+        if !old.chains.contains_key(name) {
+            let chain = base::policy_chain(name, *direction, sets);
+            change.new_chains.push(chain);
+        }
+    }
+    let dead = old.chains.keys().filter(|n| !new.chains.contains_key(*n));
+    change.dead_chains.extend(dead.cloned());
 }
 
 /// A UDP frontend whose tracked connections may lead astray: the endpoints it has now.
@@ -246,6 +312,9 @@ fn write_chain(f: &mut fmt::Formatter<'_>, chain: &Chain) -> fmt::Result {
 impl fmt::Display for Change {
     /// Chains, then `-` and `+` rows, then `!` UDP frontends.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for set in &self.new_sets {
+            writeln!(f, "{set}")?;
+        }
         for chain in &self.new_chains {
             write_chain(f, chain)?;
         }
@@ -258,6 +327,9 @@ impl fmt::Display for Change {
         }
         for chain in &self.dead_chains {
             writeln!(f, "- chain {chain}")?;
+        }
+        for set in &self.dead_sets {
+            writeln!(f, "- set {set}")?;
         }
         for (frontend, targets) in &self.udp {
             writeln!(f, "! {frontend:?} {targets:?}")?;
@@ -294,9 +366,10 @@ mod text {
     }
 
     pub fn element(set: &str, element: &Element) -> String {
-        let sets = super::base::sets();
-        let Some(set) = sets.iter().find(|s| s.name == set) else {
-            return String::new();
+        let mut sets = super::base::sets();
+        let set = match sets.iter().position(|s| s.name == set) {
+            Some(position) => sets.swap_remove(position),
+            None => crate::policy::plan::set(set),
         };
         let mut out = fields(&set.key, &element.key);
         if let Some(end) = &element.key_end {

@@ -2,11 +2,13 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use caravel_client::{Change as ObjectChange, Cluster, Informer, Key, ListSelector};
-use k8s_openapi::api::core::v1::{Node, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +19,7 @@ use super::compile::{Program, View, compile, resolver};
 use super::desired::{Claimant, Desired};
 use super::health::HealthServer;
 use crate::config::Config;
+use crate::policy::{self, plan::Snapshot};
 
 /// Changes that arrive within this time after an application go together.
 const COALESCE: Duration = Duration::from_millis(5);
@@ -27,21 +30,27 @@ const BY_SERVICE: &str = "service";
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
-/// Services whose rows may be out of date.
+/// What may be out of date.
 #[derive(Default)]
 struct Dirty {
-    keys: Mutex<HashSet<Key>>,
+    services: Mutex<HashSet<Key>>,
+    policies: AtomicBool,
     wake: Notify,
 }
 
 impl Dirty {
     fn mark(&self, key: Key) {
-        self.keys.lock().insert(key);
+        self.services.lock().insert(key);
+        self.wake.notify_one();
+    }
+
+    fn mark_policies(&self) {
+        self.policies.store(true, Ordering::Release);
         self.wake.notify_one();
     }
 
     fn take(&self) -> HashSet<Key> {
-        std::mem::take(&mut *self.keys.lock())
+        std::mem::take(&mut *self.services.lock())
     }
 }
 
@@ -59,6 +68,76 @@ struct Sources {
     services: Informer<Service>,
     slices: Informer<EndpointSlice>,
     node: Informer<Node>,
+    policies: Informer<NetworkPolicy>,
+}
+
+/// What network policies select. Watched only once there is a policy: all Pods of the cluster are many.
+struct Selected {
+    pods: Informer<Pod>,
+    namespaces: Informer<Namespace>,
+}
+
+impl Selected {
+    fn start(cluster: &Cluster, dirty: &Arc<Dirty>) -> Self {
+        let selected = Self { pods: cluster.informer(), namespaces: cluster.informer() };
+        let marks = dirty.clone();
+        selected.pods.on_change(move |change| match change {
+            ObjectChange::Updated { old, new } if same(old, new) => {}
+            _ => marks.mark_policies(),
+        });
+        let marks = dirty.clone();
+        selected.namespaces.on_change(move |change| match change {
+            ObjectChange::Updated { old, new } if old.metadata.labels == new.metadata.labels => {}
+            _ => marks.mark_policies(),
+        });
+        let (pods, namespaces) = (selected.pods.clone(), selected.namespaces.clone());
+        let marks = dirty.clone();
+        tokio::spawn(async move {
+            pods.synced().await;
+            namespaces.synced().await;
+            marks.mark_policies();
+        });
+        selected
+    }
+
+    fn is_synced(&self) -> bool {
+        self.pods.is_synced() && self.namespaces.is_synced()
+    }
+}
+
+/// Whether a Pod is the same to policies (probes and the like change its status often).
+fn same(old: &Pod, new: &Pod) -> bool {
+    let status = |pod: &Pod| {
+        let status = pod.status.as_ref();
+        status.map(|s| (s.pod_ip.clone(), s.phase.clone()))
+    };
+    old.metadata.labels == new.metadata.labels && status(old) == status(new)
+}
+
+/// Compiled network policies, if they are to be compiled now.
+fn policies(
+    config: &Config,
+    sources: &Sources,
+    cluster: &Cluster,
+    selected: &mut Option<Selected>,
+    dirty: &Arc<Dirty>,
+) -> Option<policy::Plan> {
+    if !dirty.policies.swap(false, Ordering::AcqRel) {
+        return None;
+    }
+    if sources.policies.is_empty() {
+        return Some(policy::Plan::default());
+    }
+    let selected = selected.get_or_insert_with(|| Selected::start(cluster, dirty));
+    // When the lists are complete, this is done again.
+    selected.is_synced().then(|| {
+        policy::compile(&Snapshot {
+            policies: sources.policies.list(),
+            pods: selected.pods.list(),
+            namespaces: selected.namespaces.list(),
+            node: config.node_name.clone(),
+        })
+    })
 }
 
 impl Sources {
@@ -98,6 +177,11 @@ impl Sources {
                 marks.mark(key);
             }
         });
+        let marks = dirty.clone();
+        self.policies.on_change(move |change| match change {
+            ObjectChange::Updated { old, new } if old.spec == new.spec => {}
+            _ => marks.mark_policies(),
+        });
         // A node that moves to another zone compiles everything anew.
         let (marks, services) = (dirty.clone(), self.services.clone());
         self.node.on_change(move |change| {
@@ -123,8 +207,11 @@ struct Worker {
 }
 
 impl Worker {
-    fn step(&mut self, changed: Vec<(Claimant, Option<Program>)>) -> Result<(), Error> {
-        let change = self.desired.update(changed);
+    fn step(&mut self, changed: Vec<(Claimant, Option<Program>)>, policies: Option<policy::Plan>) -> Result<(), Error> {
+        let mut change = self.desired.update(changed);
+        if let Some(policies) = policies {
+            self.desired.set_policies(policies, &mut change);
+        }
         if !self.doubtful {
             if change.is_empty() && change.udp.is_empty() {
                 return Ok(());
@@ -153,19 +240,21 @@ pub async fn run(config: Config, cluster: Cluster, stop: CancellationToken) {
         services: cluster.informer(),
         slices: cluster.informer(),
         node: cluster.informer_with(ListSelector::fields(format!("metadata.name={}", config.node_name))),
+        policies: cluster.informer(),
     };
     sources.slices.add_index(BY_SERVICE, index);
     let mut worker = Worker { desired: Desired::new(layout), applier: Applier::new(&config), doubtful: true };
     // The node's own resolver is reachable before the first list has arrived.
     let view = sources.view(&config);
     let own = Claimant { created: i64::MIN, name: "the node's resolver".to_owned() };
-    if let Err(error) = worker.step(vec![(own, Some(resolver(&view)))]) {
+    if let Err(error) = worker.step(vec![(own, Some(resolver(&view)))], None) {
         tracing::warn!(%error, "the service table cannot be made yet");
     }
     let complete = async {
         sources.services.synced().await;
         sources.slices.synced().await;
         sources.node.synced().await;
+        sources.policies.synced().await;
     };
     tokio::select! {
         () = complete => {}
@@ -173,22 +262,31 @@ pub async fn run(config: Config, cluster: Cluster, stop: CancellationToken) {
     }
     let dirty = Arc::new(Dirty::default());
     sources.feed(&dirty);
-    let looping = serve(&config, &sources, worker, &dirty, stop.clone());
+    let looping = serve(&config, &cluster, &sources, worker, &dirty, stop.clone());
     tokio::select! {
         () = looping => {}
         () = stop.cancelled() => {}
     }
 }
 
-async fn serve(config: &Config, sources: &Sources, mut worker: Worker, dirty: &Dirty, stop: CancellationToken) {
+async fn serve(
+    config: &Config,
+    cluster: &Cluster,
+    sources: &Sources,
+    mut worker: Worker,
+    dirty: &Arc<Dirty>,
+    stop: CancellationToken,
+) {
     let mut health = HealthServer::new(stop);
     let mut retry = RETRY.0;
+    let mut selected = None;
     loop {
         let view = sources.view(config);
         let changed: Vec<_> = dirty.take().iter().map(|key| sources.compile(key, &view)).collect();
+        let policies = policies(config, sources, cluster, &mut selected, dirty);
         // The thread finishes what it started even when this future is dropped: transactions stay whole.
         let stepped = tokio::task::spawn_blocking(move || {
-            let result = worker.step(changed);
+            let result = worker.step(changed, policies);
             (worker, result)
         });
         let result = match stepped.await {
