@@ -60,6 +60,7 @@ pub(crate) struct Context {
     pub pods: Arc<dyn PodSource>,
     pub runtime: Arc<dyn Runtime>,
     access: auth::Access,
+    changes: Arc<logs::changes::Changes>,
     pub stop: CancellationToken,
     pub started: std::time::SystemTime,
 }
@@ -75,7 +76,8 @@ pub async fn serve(
     let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(config.serving.clone(), &config.client_ca)?));
     let access = auth::Access::new(config.node_name.clone(), config.reviewer.clone());
     let started = std::time::SystemTime::now();
-    let context = Arc::new(Context { config, pods, runtime, access, stop: stop.clone(), started });
+    let changes = logs::changes::Changes::start(stop.clone())?;
+    let context = Arc::new(Context { config, pods, runtime, access, changes, stop: stop.clone(), started });
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(permit) = room.clone().acquire_owned().await else { return Ok(()) };

@@ -1,5 +1,6 @@
 //! A containerd for one test, and what to run in it.
 #![allow(clippy::unwrap_used)]
+#![allow(dead_code)]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,12 +24,17 @@ pub struct Node {
 impl Node {
     /// A running daemon with the busybox image; `None` where that cannot be had.
     pub async fn start(name: &str) -> Option<Node> {
+        Self::start_below(name, "").await
+    }
+
+    /// The same with a data directory deeper down.
+    pub async fn start_below(name: &str, below: &str) -> Option<Node> {
         if !nix::unistd::geteuid().is_root() || Programs::find().is_err() || !Path::new("/bin/busybox").exists() {
             eprintln!("skipped: needs root, containerd, runc and busybox-static");
             return None;
         }
         let dir = tempfile::Builder::new().prefix("cvl-").tempdir().unwrap();
-        let mut config = Config::new(dir.path(), 0);
+        let mut config = Config::new(dir.path().join(below), 0);
         config.cgroup_root = format!("/caravel-test-{name}-{}", std::process::id());
         config.run_dir = dir.path().join("run");
         let daemon = match Containerd::start(config.clone()).await {

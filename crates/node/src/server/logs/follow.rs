@@ -3,7 +3,6 @@
 //! Nothing is polled: inotify tells of growth and of a new file in the old one's place, the runtime of the end.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,9 +11,7 @@ use bytes::Bytes;
 use caravel_runtime::{ContainerState, Event, EventStream};
 use futures::StreamExt;
 use http::StatusCode;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::fs::File;
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, SeekFrom};
 use tokio::sync::mpsc;
 
@@ -68,7 +65,7 @@ async fn run(context: Arc<Context>, id: String, mut log: Log, options: Options, 
         log.drain(&parts).await?;
         return Ok(());
     }
-    let mut changes = Changes::new(&log.path)?;
+    let mut changes = context.changes.watch(log.path.parent().unwrap_or(Path::new("/")))?;
     // One future for all turns: an event that it took must not be lost when a change of the file comes first.
     let ending = end(&context, &id, context.runtime.events());
     tokio::pin!(ending);
@@ -191,49 +188,5 @@ impl Log {
         self.inode = self.file.metadata().await?.ino();
         self.pending.clear();
         Ok(())
-    }
-}
-
-/// Changes in the log's directory.
-struct Changes(AsyncFd<Watched>);
-
-/// What tokio can watch of an [`Inotify`].
-struct Watched(Inotify);
-
-impl AsRawFd for Watched {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
-impl Changes {
-    fn new(path: &Path) -> io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let dir = path.parent().unwrap_or(Path::new("/"));
-        let flags = AddWatchFlags::IN_MODIFY
-            | AddWatchFlags::IN_CREATE
-            | AddWatchFlags::IN_MOVED_TO
-            | AddWatchFlags::IN_DELETE_SELF
-            | AddWatchFlags::IN_ONLYDIR;
-        inotify.add_watch(dir, flags)?;
-        // SAFETY: the AsyncFd owns the Inotify, whose descriptor stays open and the same as long as it lives.
-        let watched = unsafe { AsyncFd::register_with_interest(Watched(inotify), tokio::io::Interest::READABLE) };
-        let watched = watched.map_err(io::Error::from)?;
-        Ok(Changes(watched))
-    }
-
-    /// Waits for a change; `false` when the directory is gone.
-    async fn next(&mut self) -> bool {
-        loop {
-            let Ok(mut ready) = self.0.readable().await else { return false };
-            match ready.get_inner().0.read_events() {
-                Ok(events) => {
-                    let gone = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_IGNORED;
-                    return !events.iter().any(|e| e.mask.intersects(gone));
-                }
-                Err(nix::errno::Errno::EAGAIN) => ready.clear_ready(),
-                Err(_) => return false,
-            }
-        }
     }
 }

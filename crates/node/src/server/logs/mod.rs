@@ -1,5 +1,6 @@
 //! `kubectl logs`: a container's log file in CRI's format, as far back as asked, and on as it grows.
 
+pub(super) mod changes;
 mod follow;
 mod format;
 mod tail;
