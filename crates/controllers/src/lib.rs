@@ -18,7 +18,9 @@ mod gc;
 mod job;
 mod namespace;
 mod node;
+mod pdb;
 mod pod_gc;
+mod quota;
 mod replicaset;
 mod serviceaccount;
 mod statefulset;
@@ -55,6 +57,8 @@ table! {
     "daemonset-controller" => daemonset::run,
     "cronjob-controller" => cronjob::run,
     "clusterrole-aggregation-controller" => cluster_role_aggregation::run,
+    "disruption-controller" => pdb::run,
+    "resourcequota-controller" => quota::run,
     "job-controller" => job::run,
     "statefulset-controller" => statefulset::run,
     "namespace-controller" => namespace::run,

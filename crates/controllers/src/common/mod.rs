@@ -7,6 +7,7 @@ pub mod floor;
 pub mod hash;
 pub mod history;
 pub mod meta;
+pub mod metadata;
 pub mod node_affinity;
 pub mod pod;
 pub mod pod_control;

@@ -5,46 +5,16 @@
 //! graph alone: the collector reads the live object, and live owners, first.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use sha2::{Digest, Sha256};
+
+pub use crate::common::metadata::Uid;
 
 /// The finalizer of an owner that waits for its dependents to be deleted.
 pub const FOREGROUND: &str = "foregroundDeletion";
 /// The finalizer of an owner whose dependents are to lose it before it goes.
 pub const ORPHAN: &str = "orphan";
-
-/// A uid in 16 bytes: the UUID itself, or the beginning of the digest of one that is none (owner references hold any text).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Uid(u128);
-
-impl Uid {
-    /// From its text.
-    pub fn of(text: &str) -> Self {
-        let hex: String = text.chars().filter(|c| *c != '-').collect();
-        if text.len() == 36
-            && let Ok(n) = u128::from_str_radix(&hex, 16)
-        {
-            return Self(n);
-        }
-        let digest = Sha256::digest(text.as_bytes());
-        Self(digest.iter().take(16).fold(0, |n, b| n << 8 | u128::from(*b)))
-    }
-}
-
-impl fmt::Display for Uid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
-    }
-}
-
-impl fmt::Debug for Uid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// The number of a kind of resource, as the collector counts them.
 pub type ResourceId = u32;
@@ -287,11 +257,5 @@ mod tests {
         g.upsert(0, &meta("rs", &[], None));
         assert_eq!(g.upsert(0, &meta("rs", &[], Some(ORPHAN))), [Wake::Orphan(Uid::of("rs"))]);
         assert_eq!(g.upsert(0, &meta("rs", &[], Some(ORPHAN))), []);
-    }
-
-    #[test]
-    fn uids() {
-        assert_eq!(Uid::of("00000000-0000-0000-0000-00000000000a"), Uid(10));
-        assert_ne!(Uid::of("x"), Uid::of("y"));
     }
 }

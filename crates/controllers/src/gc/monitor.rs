@@ -1,19 +1,18 @@
 //! Following every resource of the cluster by metadata, and following which resources there are.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
-use kube::Api;
-use kube::api::{DynamicObject, ListParams, WatchEvent, WatchParams};
-use kube::core::PartialObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::graph::{ResourceId, Uid};
 use crate::common::discovery::{Resource, discover};
+use crate::common::metadata::{Monitor, Sink};
 
 /// Resources without owners or dependents that change all the time, or that are a second door to the first ones.
 const IGNORED: [(&str, &str); 2] = [("", "events"), ("events.k8s.io", "events")];
@@ -50,7 +49,15 @@ pub async fn follow(shared: Arc<Shared>, stop: CancellationToken) {
                     running.entry(resource.display()).or_insert_with(|| {
                         let token = stop.child_token();
                         shared.monitors.begin();
-                        let monitor = Monitor { shared: shared.clone(), resource, id, changed: changed.clone() };
+                        let defines =
+                            DEFINITIONS.contains(&(resource.api.group.as_str(), resource.api.plural.as_str()));
+                        let feed = Feed {
+                            shared: shared.clone(),
+                            id,
+                            definitions: defines.then(|| changed.clone()),
+                            first: AtomicBool::new(true),
+                        };
+                        let monitor = Monitor { client: shared.client.clone(), resource, sink: Arc::new(feed) };
                         let until = token.clone();
                         tokio::spawn(async move {
                             tokio::select! { () = until.cancelled() => {}, () = monitor.run() => {} }
@@ -85,107 +92,34 @@ fn collectable(r: &Resource) -> bool {
     r.can("delete") && r.can("list") && r.can("watch") && !is(&IGNORED)
 }
 
-struct Monitor {
+/// Feeds the graph from one resource.
+struct Feed {
     shared: Arc<Shared>,
-    resource: Resource,
     id: ResourceId,
-    changed: Arc<Notify>,
+    /// Told when the resource defines others.
+    definitions: Option<Arc<Notify>>,
+    first: AtomicBool,
 }
 
-impl Monitor {
-    async fn run(self) {
-        let api = self.resource.objects(&self.shared.client, "");
-        let mut first = true;
-        let mut wait = Duration::from_millis(50);
-        loop {
-            let listed = self.list(&api).await;
-            if std::mem::take(&mut first) {
-                // A resource that cannot be listed does not hold up the others for ever.
-                self.shared.monitors.synced();
-            }
-            match listed {
-                Ok(revision) => {
-                    wait = Duration::from_millis(50);
-                    self.watch(&api, revision).await;
-                }
-                Err(error) => {
-                    tracing::debug!(resource = %self.resource.display(), %error, "list failed; trying again");
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(Duration::from_secs(30));
-                }
-            }
-        }
+impl Sink for Feed {
+    fn held(&self) -> HashSet<Uid> {
+        self.shared.uids_of(self.id)
     }
 
-    /// Brings the graph to what a list says, page by page.
-    async fn list(&self, api: &Api<DynamicObject>) -> Result<String, kube::Error> {
-        let mut missing = self.shared.uids_of(self.id);
-        let mut params = ListParams::default().limit(500);
-        loop {
-            let page = api.list_metadata(&params).await?;
-            for item in &page.items {
-                missing.remove(&uid_of(item));
-                self.shared.upsert(self.id, &item.metadata);
-            }
-            match page.metadata.continue_.filter(|c| !c.is_empty()) {
-                Some(next) => params = params.continue_token(&next),
-                None => {
-                    missing.into_iter().for_each(|uid| self.shared.remove(uid));
-                    return Ok(page.metadata.resource_version.unwrap_or_default());
-                }
-            }
-        }
+    fn upsert(&self, meta: &ObjectMeta) {
+        self.shared.upsert(self.id, meta);
+        self.definitions.iter().for_each(|d| d.notify_one());
     }
 
-    /// Follows changes until the revision is not served any more.
-    async fn watch(&self, api: &Api<DynamicObject>, mut revision: String) {
-        let mut wait = Duration::from_millis(50);
-        loop {
-            let params =
-                WatchParams { timeout: Some(rand::random_range(240..290)), bookmarks: true, ..Default::default() };
-            let stream = match api.watch_metadata(&params, &revision).await {
-                Ok(s) => s,
-                Err(e) if caravel_client::status_code(&e).is_some() => return,
-                Err(_) => {
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(Duration::from_secs(15));
-                    continue;
-                }
-            };
-            let mut stream = stream.boxed();
-            loop {
-                match stream.try_next().await {
-                    Ok(Some(WatchEvent::Added(o) | WatchEvent::Modified(o))) => {
-                        self.seen(&mut revision, &o);
-                        self.shared.upsert(self.id, &o.metadata);
-                    }
-                    Ok(Some(WatchEvent::Deleted(o))) => {
-                        self.seen(&mut revision, &o);
-                        self.shared.remove(uid_of(&o));
-                    }
-                    Ok(Some(WatchEvent::Bookmark(b))) => revision = b.metadata.resource_version,
-                    Ok(Some(WatchEvent::Error(_))) => return,
-                    Ok(None) => break,
-                    Err(_) => {
-                        tokio::time::sleep(wait).await;
-                        break;
-                    }
-                }
-                wait = Duration::from_millis(50);
-            }
-        }
+    fn remove(&self, uid: Uid) {
+        self.shared.remove(uid);
+        self.definitions.iter().for_each(|d| d.notify_one());
     }
 
-    fn seen(&self, revision: &mut String, o: &PartialObjectMeta<DynamicObject>) {
-        if let Some(r) = &o.metadata.resource_version {
-            revision.clone_from(r);
-        }
-        if DEFINITIONS.contains(&(self.resource.api.group.as_str(), self.resource.api.plural.as_str())) {
-            self.changed.notify_one();
+    fn listed(&self) {
+        // A resource that cannot be listed does not hold up the others for ever.
+        if self.first.swap(false, Ordering::SeqCst) {
+            self.shared.monitors.synced();
         }
     }
-}
-
-fn uid_of(o: &PartialObjectMeta<DynamicObject>) -> Uid {
-    Uid::of(o.metadata.uid.as_deref().unwrap_or_default())
 }
