@@ -144,13 +144,20 @@ impl Labels for Extract<'_> {
 pub fn extract<'a>(json: &'a [u8], paths: &[&[Cow<'_, str>]]) -> Result<Extract<'a>, ScanError> {
     let mut out = Extract { values: vec![None; paths.len()], ..Extract::default() };
     let mut scan = Scan::new(json);
-    let wants: Vec<usize> = (0..paths.len()).collect();
-    scan.object(|scan, key| {
-        let inside: Vec<usize> = wants.iter().copied().filter(|i| first_is(paths[*i], &key)).collect();
+    // Top-level fields still to come: `metadata`, and where the paths begin.
+    let begins = |i: usize| paths[i].first().map(AsRef::as_ref).unwrap_or_default();
+    let outside = |i: &usize| begins(*i) != "metadata" && !(0..*i).any(|before| begins(before) == begins(*i));
+    let mut pending = 1 + (0..paths.len()).filter(outside).count();
+    scan.object_until(|scan, key| {
+        let inside: Vec<usize> = (0..paths.len()).filter(|i| first_is(paths[*i], &key)).collect();
         if key == "metadata" {
-            return metadata(scan, paths, &inside, &mut out);
+            metadata(scan, paths, &inside, &mut out)?;
+            pending = pending.saturating_sub(1);
+        } else {
+            descend(scan, paths, &inside, 1, &mut out.values)?;
+            pending = pending.saturating_sub(usize::from(!inside.is_empty()));
         }
-        descend(scan, paths, &inside, 1, &mut out.values)
+        Ok(pending > 0)
     })?;
     Ok(out)
 }
@@ -332,8 +339,9 @@ mod tests {
     #[test]
     fn broken_bytes_are_refused() {
         let bytes = serde_json::to_vec(&pod()).unwrap();
-        for end in [0, 1, 10, bytes.len() / 2, bytes.len() - 1] {
-            assert!(extract(&bytes[..end], &[]).is_err(), "cut at {end}");
+        let last = path("status.phase");
+        for end in [0, 1, 10, bytes.len() / 2, bytes.len() - 12] {
+            assert!(extract(&bytes[..end], &[&last]).is_err(), "cut at {end}");
         }
         assert!(extract(b"[]", &[]).is_err());
         assert!(extract(&b"[".repeat(100_000), &[]).is_err());

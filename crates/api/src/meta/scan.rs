@@ -59,6 +59,14 @@ impl<'a> Scan<'a> {
         &mut self,
         mut member: impl FnMut(&mut Scan<'a>, Cow<'a, str>) -> Result<(), ScanError>,
     ) -> Result<(), ScanError> {
+        self.object_until(|scan, key| member(scan, key).map(|()| true))
+    }
+
+    /// As [`Scan::object`], but leaves off inside the object as soon as `member` answers false.
+    pub fn object_until(
+        &mut self,
+        mut member: impl FnMut(&mut Scan<'a>, Cow<'a, str>) -> Result<bool, ScanError>,
+    ) -> Result<(), ScanError> {
         if self.peek()? != b'{' {
             return if self.at == 0 { self.fail() } else { self.skip() };
         }
@@ -70,7 +78,9 @@ impl<'a> Scan<'a> {
         loop {
             let key = self.text()?;
             self.expect(b':')?;
-            member(self, key)?;
+            if !member(self, key)? {
+                return Ok(());
+            }
             match self.peek()? {
                 b',' => self.at += 1,
                 b'}' => {

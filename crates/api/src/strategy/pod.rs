@@ -6,19 +6,21 @@ use serde_json::{Value, json};
 
 /// The state of a new Pod: pending, with its class, gated if it has scheduling gates.
 pub(super) fn create(map: &mut Object) {
-    let labels = map.get("metadata").and_then(|m| m.get("labels")).and_then(Value::as_object).cloned();
-    let labels = labels.unwrap_or_default();
-    let spec = map.get("spec").cloned().unwrap_or_default();
-    let mut status = json!({"phase": "Pending", "qosClass": qos_class(&spec)});
+    let spec = map.get("spec").unwrap_or(&Value::Null);
+    let mut status = json!({"phase": "Pending", "qosClass": qos_class(spec)});
     if spec.get("schedulingGates").and_then(Value::as_array).is_some_and(|gates| !gates.is_empty()) {
         status["conditions"] = json!([{
             "type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "lastTransitionTime": null,
             "message": "Scheduling is blocked due to non-empty scheduling gates",
         }]);
     }
+    let keyed = spec.get("affinity").is_some() || spec.get("topologySpreadConstraints").is_some();
     map.insert("status".into(), status);
-    if let Some(spec) = map.get_mut("spec") {
-        merge_label_keys(spec, &labels);
+    if keyed {
+        let labels = map.get("metadata").and_then(|m| m.get("labels")).and_then(Value::as_object).cloned();
+        if let (Some(labels), Some(spec)) = (labels, map.get_mut("spec")) {
+            merge_label_keys(spec, &labels);
+        }
     }
 }
 

@@ -22,6 +22,9 @@ pub(in super::super) fn update(out: &mut Out, new_pod: &Value, old_pod: &Value) 
     deadline(out, &at.child("activeDeadlineSeconds"), new, old);
     gates(out, &at.child("schedulingGates"), new, old);
     only_added_tolerations(out, &at.child("tolerations"), new, old);
+    if same(new, old) {
+        return;
+    }
     let mut allowed = new.clone();
     let gated = !items(old, "schedulingGates").is_empty();
     take_over(&mut allowed, old, gated);
