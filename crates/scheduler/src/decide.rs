@@ -156,8 +156,7 @@ fn enough(profile: &Profile, nodes: usize) -> usize {
 pub fn decide(state: &mut State, profile: &Profile, pod: &PodInfo, turn: &mut Turn) -> Decision {
     state.terms.sweep();
     let nodes = state.order().len();
-    let mut failure =
-        Failure { nodes, general: None, rejects: Vec::new(), outside: 0, plugins: PluginSet::default() };
+    let mut failure = Failure { nodes, general: None, rejects: Vec::new(), outside: 0, plugins: PluginSet::default() };
     let prepared = match prepare(state, profile, pod) {
         Ok(prepared) => prepared,
         Err((plugin, reason)) => {

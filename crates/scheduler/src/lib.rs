@@ -15,12 +15,21 @@
 //!
 //! Not here: dynamic resource allocation (pods with `resourceClaims` are refused with a reason), storage capacity tracking, extenders.
 
+mod apply;
 pub mod config;
+pub mod core;
 pub mod decide;
+mod feed;
+pub mod hints;
 pub mod message;
 pub mod model;
 pub mod plugins;
 pub mod preempt;
+pub mod queue;
+mod run;
 pub mod state;
 pub mod sym;
 pub mod testing;
+
+pub use config::{Config, Profile};
+pub use run::{Error, run};

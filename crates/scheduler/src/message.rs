@@ -23,9 +23,7 @@ pub fn reasons(state: &State, pod: &PodInfo, node: NodeId, reject: Reject) -> Ve
             "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode"
         }
         (Plugin::NodeVolumeLimits, _) => "node(s) exceed max volume count",
-        (Plugin::VolumeBinding, volumes::NOTHING_TO_BIND) => {
-            "node(s) didn't find available persistent volumes to bind"
-        }
+        (Plugin::VolumeBinding, volumes::NOTHING_TO_BIND) => "node(s) didn't find available persistent volumes to bind",
         (Plugin::VolumeBinding, volumes::VOLUME_GONE) => {
             "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)"
         }
@@ -36,9 +34,7 @@ pub fn reasons(state: &State, pod: &PodInfo, node: NodeId, reject: Reject) -> Ve
         }
         (Plugin::PodTopologySpread, _) => "node(s) didn't match pod topology spread constraints",
         (Plugin::InterPodAffinity, interpod::ANTI_AFFINITY) => "node(s) didn't match pod anti-affinity rules",
-        (Plugin::InterPodAffinity, interpod::EXISTING) => {
-            "node(s) didn't satisfy existing pods anti-affinity rules"
-        }
+        (Plugin::InterPodAffinity, interpod::EXISTING) => "node(s) didn't satisfy existing pods anti-affinity rules",
         (Plugin::InterPodAffinity, _) => "node(s) didn't match pod affinity rules",
         (other, _) => other.name(),
     };

@@ -183,7 +183,12 @@ mod tests {
     }
 
     fn full() -> State {
-        let mut state = state([node("a").cpu(1000), node("b").cpu(1000), node("c").cpu(500), node("t").taint("k", "v", "NoSchedule")]);
+        let mut state = state([
+            node("a").cpu(1000),
+            node("b").cpu(1000),
+            node("c").cpu(500),
+            node("t").taint("k", "v", "NoSchedule"),
+        ]);
         for (name, on, cpu, priority, started) in [
             ("a-low", "a", 400, 1, 100),
             ("a-mid", "a", 400, 5, 100),

@@ -240,13 +240,15 @@ impl PodBuilder {
 
     /// Rather near pods.
     pub fn prefer_near(self, weight: i32, topology: &str, labels: &str) -> Self {
-        let term = json!({"weight": weight, "podAffinityTerm": {"topologyKey": topology, "labelSelector": selector(labels)}});
+        let term =
+            json!({"weight": weight, "podAffinityTerm": {"topologyKey": topology, "labelSelector": selector(labels)}});
         self.term("podAffinity", "preferredDuringSchedulingIgnoredDuringExecution", term)
     }
 
     /// Rather far from pods.
     pub fn prefer_far(self, weight: i32, topology: &str, labels: &str) -> Self {
-        let term = json!({"weight": weight, "podAffinityTerm": {"topologyKey": topology, "labelSelector": selector(labels)}});
+        let term =
+            json!({"weight": weight, "podAffinityTerm": {"topologyKey": topology, "labelSelector": selector(labels)}});
         self.term("podAntiAffinity", "preferredDuringSchedulingIgnoredDuringExecution", term)
     }
 

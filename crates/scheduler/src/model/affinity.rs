@@ -29,7 +29,10 @@ impl NodeTerm {
             return false;
         }
         self.labels.iter().all(|r| r.matches(&node.labels, |key| node.number(key)))
-            && self.names.iter().all(|r| r.key == Sym::of("metadata.name") && r.matches(&node.name_as_labels(), |_| None))
+            && self
+                .names
+                .iter()
+                .all(|r| r.key == Sym::of("metadata.name") && r.matches(&node.name_as_labels(), |_| None))
     }
 
     /// The only node names that can match, when the term names some.
@@ -63,10 +66,7 @@ impl NodeRule {
 
     /// The rule of a `NodeSelector`, as volumes have.
     pub fn of_selector(selector: &core::NodeSelector) -> Self {
-        Self {
-            selector: Box::default(),
-            terms: Some(selector.node_selector_terms.iter().map(NodeTerm::new).collect()),
-        }
+        Self { selector: Box::default(), terms: Some(selector.node_selector_terms.iter().map(NodeTerm::new).collect()) }
     }
 
     /// Whether a node will do.

@@ -56,15 +56,11 @@ impl NodeInfo {
     pub fn new(node: &core::Node) -> Self {
         let name: Arc<str> = node.metadata.name.as_deref().unwrap_or_default().into();
         let labels = node.metadata.labels.iter().flatten();
-        let mut numbers: Vec<_> =
-            labels.clone().filter_map(|(k, v)| Some((Sym::of(k), v.parse().ok()?))).collect();
+        let mut numbers: Vec<_> = labels.clone().filter_map(|(k, v)| Some((Sym::of(k), v.parse().ok()?))).collect();
         numbers.sort_unstable();
         let label = |key: &str| node.metadata.labels.as_ref().and_then(|l| l.get(key)).map_or("", String::as_str);
-        let zone = Sym::of(&format!(
-            "{}:{}",
-            label("topology.kubernetes.io/region"),
-            label("topology.kubernetes.io/zone")
-        ));
+        let zone =
+            Sym::of(&format!("{}:{}", label("topology.kubernetes.io/region"), label("topology.kubernetes.io/zone")));
         let status = node.status.as_ref();
         let list = status.and_then(|s| s.allocatable.as_ref().or(s.capacity.as_ref()));
         let mut images = SymMap::default();

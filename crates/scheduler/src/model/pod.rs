@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1 as core;
 
-use super::{DEFAULT_CPU, DEFAULT_MEMORY, Labels, NodeRule, NodeTerm, PodTerm, Req, Resources, Selector, Taint, pod_requests};
+use super::{
+    DEFAULT_CPU, DEFAULT_MEMORY, Labels, NodeRule, NodeTerm, PodTerm, Req, Resources, Selector, Taint, pod_requests,
+};
 use crate::sym::Sym;
 
 /// Namespace and name.
@@ -288,8 +290,10 @@ impl PodInfo {
             let terms = terms.into_iter().flatten();
             terms.map(|t| (sign * i64::from(t.weight), PodTerm::new(&t.pod_affinity_term, namespace))).collect()
         };
-        let mut preferences = weighted(near.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref()), 1);
-        preferences.extend(weighted(far.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref()), -1));
+        let mut preferences =
+            weighted(near.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref()), 1);
+        preferences
+            .extend(weighted(far.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref()), -1));
         let nonzero = pod_requests(pod, |asked| {
             if asked.cpu == 0 {
                 asked.cpu = DEFAULT_CPU;
@@ -310,8 +314,7 @@ impl PodInfo {
         let owner = meta.owner_references.iter().flatten().find(|o| o.controller == Some(true));
         let host_network = spec.host_network.unwrap_or(false);
         let containers = spec.containers.iter();
-        let sidecars =
-            spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+        let sidecars = spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
         let ports = containers.clone().chain(sidecars).flat_map(|c| c.ports.iter().flatten()).filter_map(|p| {
             let number = match p.host_port {
                 Some(port) if port > 0 => port,

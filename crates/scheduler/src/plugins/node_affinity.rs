@@ -27,9 +27,7 @@ mod tests {
     #[test]
     fn rules() {
         let on = node("n1").label("disk", "ssd").label("cores", "8").info();
-        let affinity = |terms: serde_json::Value| {
-            json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}})
-        };
+        let affinity = |terms: serde_json::Value| json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}});
         let req = |key: &str, op: &str, values: &[&str]| json!({"key": key, "operator": op, "values": values});
         for (name, wants, fits) in [
             ("no rule", pod("p"), true),

@@ -77,9 +77,8 @@ impl Counts {
         let key = constraint.term.topology;
         let term = terms.intern(slots, std::slice::from_ref(&constraint.term), key, true);
         let keys: Vec<Sym> = if all_keys { group.iter().map(|c| c.term.topology).collect() } else { Vec::new() };
-        let everywhere = |terms: &crate::state::Terms, id: TermId| {
-            terms.topology(terms.get(id).topology).nodes as usize
-        };
+        let everywhere =
+            |terms: &crate::state::Terms, id: TermId| terms.topology(terms.get(id).topology).nodes as usize;
         let mut plain = (constraint.node_affinity == Inclusion::Ignore || pod.node_rule.is_none())
             && constraint.node_taints == Inclusion::Ignore;
         for other in group.iter().filter(|c| all_keys && c.term.topology != key) {
@@ -167,7 +166,13 @@ pub fn filter(state: &State, hard: &[Hard], node: NodeId) -> Result<(), Reject> 
 }
 
 /// Scores feasible nodes by the soft constraints; `None` when there are none.
-pub fn score(state: &mut State, pod: &PodInfo, constraints: &[Spread], own: bool, nodes: &[NodeId]) -> Option<Vec<i64>> {
+pub fn score(
+    state: &mut State,
+    pod: &PodInfo,
+    constraints: &[Spread],
+    own: bool,
+    nodes: &[NodeId],
+) -> Option<Vec<i64>> {
     let soft: Vec<Spread> =
         constraints.iter().filter(|c| c.when == WhenUnsatisfiable::ScheduleAnyway).cloned().collect();
     if soft.is_empty() {
@@ -271,7 +276,10 @@ mod tests {
             ),
             (
                 "unless told otherwise",
-                web().spread(zone, 1, "DoNotSchedule", "app=web").inclusion("Ignore", "Ignore").node_selector(zone, "a"),
+                web()
+                    .spread(zone, 1, "DoNotSchedule", "app=web")
+                    .inclusion("Ignore", "Ignore")
+                    .node_selector(zone, "a"),
                 "---+?",
             ),
         ] {
@@ -303,10 +311,8 @@ mod tests {
     #[test]
     fn soft_constraints_prefer_the_emptier() {
         let mut state = cluster();
-        let wants = pod("new")
-            .label("app", "web")
-            .spread("topology.kubernetes.io/zone", 1, "ScheduleAnyway", "app=web")
-            .info();
+        let wants =
+            pod("new").label("app", "web").spread("topology.kubernetes.io/zone", 1, "ScheduleAnyway", "app=web").info();
         let nodes: Vec<_> = ["a1", "b1", "c1", "x"].iter().map(|n| state.find(n).unwrap()).collect();
         let (constraints, own) = constraints(&state, &Defaults::System, &wants);
         let scores = score(&mut state, &wants, &constraints, own, &nodes).unwrap();

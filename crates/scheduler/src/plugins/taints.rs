@@ -13,11 +13,8 @@ pub fn filter_unschedulable(pod: &PodInfo, node: &NodeInfo) -> Result<(), Reject
     if !node.unschedulable {
         return Ok(());
     }
-    let taint = Taint {
-        key: "node.kubernetes.io/unschedulable".into(),
-        value: "".into(),
-        effect: TaintEffect::NoSchedule,
-    };
+    let taint =
+        Taint { key: "node.kubernetes.io/unschedulable".into(), value: "".into(), effect: TaintEffect::NoSchedule };
     if tolerated(pod, &taint) { Ok(()) } else { Err(Reject::hopeless(Plugin::NodeUnschedulable, 0)) }
 }
 

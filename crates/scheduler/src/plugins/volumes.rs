@@ -70,7 +70,9 @@ pub fn prepare(state: &State, pod: &PodInfo) -> Result<Prepared, String> {
         }
         if claim.lost {
             let volume = claim.volume.as_deref().unwrap_or_default();
-            return Err(format!("persistentvolumeclaim \"{name}\" bound to non-existent persistentvolume \"{volume}\""));
+            return Err(format!(
+                "persistentvolumeclaim \"{name}\" bound to non-existent persistentvolume \"{volume}\""
+            ));
         }
         out.taken |= claim.modes.one_pod() && state.volumes.users(&key) > 0 && !state.placed(&pod.key);
         if claim.bound {
@@ -87,7 +89,8 @@ pub fn prepare(state: &State, pod: &PodInfo) -> Result<Prepared, String> {
         }
         let mut candidates: Vec<&Volume> = state.volumes.free().filter(|v| claim.fits(v)).collect();
         // One that is reserved for the claim comes first, then the smallest.
-        candidates.sort_by(|a, b| (a.claim.is_none(), a.capacity, &a.name).cmp(&(b.claim.is_none(), b.capacity, &b.name)));
+        candidates
+            .sort_by(|a, b| (a.claim.is_none(), a.capacity, &a.name).cmp(&(b.claim.is_none(), b.capacity, &b.name)));
         out.waiting.push(Waiting {
             candidates: candidates.into_iter().map(|v| v.name.clone()).collect(),
             provision: state.volumes.class(class).filter(|c| c.provisions).map(|_| class.into()),
@@ -157,9 +160,7 @@ fn limits(state: &State, prepared: &Prepared, pod: &PodInfo, node: &NodeInfo) ->
         claims.filter_map(|key| state.volumes.claim(&key)?.volume.clone()).collect()
     };
     for (driver, limit) in limits {
-        let driven = |name: &Arc<str>| {
-            state.volumes.volume(name).is_some_and(|v| v.driver.as_ref() == Some(driver))
-        };
+        let driven = |name: &Arc<str>| state.volumes.volume(name).is_some_and(|v| v.driver.as_ref() == Some(driver));
         let mut attached: Vec<Arc<str>> = node.pods.iter().flat_map(|p| volumes_of(p)).filter(driven).collect();
         let inline = |p: &PodInfo| p.inline_drivers.iter().filter(|d| *d == driver).count();
         let inline_there: usize = node.pods.iter().map(|p| inline(p)).sum();
@@ -215,7 +216,12 @@ mod tests {
     fn cluster() -> State {
         let mut state = state([node("a").zone("z1"), node("b").zone("z2")]);
         let v = &mut state.volumes;
-        for volume in [local("small", 1, "a", None), local("fits", 2, "a", None), local("large", 5, "a", None), local("on-b", 2, "b", Some("bound"))] {
+        for volume in [
+            local("small", 1, "a", None),
+            local("fits", 2, "a", None),
+            local("large", 5, "a", None),
+            local("on-b", 2, "b", Some("bound")),
+        ] {
             let name = volume.name.clone();
             v.set_volume(&name, Some(volume));
         }

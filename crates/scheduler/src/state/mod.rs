@@ -16,7 +16,7 @@ use crate::sym::{Sym, SymMap};
 pub use cluster::{Budget, Cluster};
 pub use terms::{Holders, MAX_TERMS, Term, TermId, Terms, TopologyId};
 pub use topology::{NOWHERE, Topology};
-pub use volumes::{AccessModes, Class, Claim, Volume, Volumes};
+pub use volumes::{AccessModes, Claim, Class, Volume, Volumes};
 
 /// The number of a node. Numbers of nodes that are gone are used again.
 pub type NodeId = u32;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::storage::v1 as storage;
 
-use crate::model::{NodeRule, PodInfo, PodKey, Req, Selector, Labels, quantity_value};
+use crate::model::{Labels, NodeRule, PodInfo, PodKey, Req, Selector, quantity_value};
 use crate::sym::{Sym, SymMap};
 
 /// Access modes as bits.
@@ -93,7 +93,8 @@ impl Volume {
                 let text = |t: &Option<String>| t.as_deref().unwrap_or_default().into();
                 (PodKey { namespace: text(&r.namespace), name: text(&r.name) }, text(&r.uid))
             }),
-            available: matches!(phase, None | Some("Available" | "Pending" | "")) && volume.metadata.deletion_timestamp.is_none(),
+            available: matches!(phase, None | Some("Available" | "Pending" | ""))
+                && volume.metadata.deletion_timestamp.is_none(),
             rule: spec.node_affinity.as_ref().and_then(|a| a.required.as_ref()).map(NodeRule::of_selector),
             zones: zones.collect(),
             labels: Labels::new(labels),

@@ -1,0 +1,208 @@
+//! What informers and the deciding thread share: the state and the queue, and how events change both. No I/O.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use k8s_openapi::api::core::v1 as core;
+
+use crate::config::{Config, Profile};
+use crate::hints::{self, Event};
+use crate::model::{NodeInfo, PodInfo, PodKey};
+use crate::queue::Queue;
+use crate::state::{NodeId, State};
+
+/// State and queue, changed together.
+#[derive(Debug)]
+pub struct Core {
+    /// The cluster.
+    pub state: State,
+    /// The pods that wait.
+    pub queue: Queue,
+    profiles: Vec<Arc<Profile>>,
+}
+
+impl Core {
+    /// Nothing yet.
+    pub fn new(config: &Config) -> Self {
+        let seconds = |s: f64| std::time::Duration::try_from_secs_f64(s).unwrap_or_default();
+        Self {
+            state: State::default(),
+            queue: Queue::new(seconds(config.backoff.0), seconds(config.backoff.1)),
+            profiles: config.profiles.iter().cloned().map(Arc::new).collect(),
+        }
+    }
+
+    /// The profile for a pod; `None` when another scheduler is responsible.
+    pub fn profile(&self, pod: &PodInfo) -> Option<Arc<Profile>> {
+        self.profiles.iter().find(|p| p.name == pod.scheduler).cloned()
+    }
+
+    /// Wakes the waiting pods that an event can help.
+    pub fn happened(&mut self, event: Event<'_>, now: Instant) {
+        let state = &self.state;
+        self.queue.wake(now, |entry| hints::helps(state, entry, event));
+    }
+
+    /// A pod came or changed; `old` is what it was.
+    pub fn set_pod(&mut self, old: Option<&PodInfo>, pod: Arc<PodInfo>, now: Instant) {
+        if let Some(old) = old.filter(|old| old.uid != pod.uid) {
+            self.remove_pod(old, now);
+            return self.set_pod(None, pod, now);
+        }
+        if pod.node.is_some() {
+            return self.set_bound(old, pod, now);
+        }
+        if pod.finished || pod.terminating {
+            self.remove_pod(&pod, now);
+            return;
+        }
+        // While it is assumed somewhere its binding is under way.
+        if self.profile(&pod).is_none() || self.state.is_assumed(&pod.key) {
+            return;
+        }
+        match &pod.nominated {
+            Some(node) => self.state.nominate(pod.clone(), node),
+            None => self.state.denominate(&pod.key),
+        }
+        self.queue.set(pod, now);
+    }
+
+    fn set_bound(&mut self, old: Option<&PodInfo>, pod: Arc<PodInfo>, now: Instant) {
+        self.queue.remove(&pod.key);
+        let node = pod.node.as_deref().and_then(|n| self.state.find(n));
+        let was_here = self.state.placed(&pod.key);
+        self.state.set_pod(pod.clone());
+        if pod.finished {
+            if was_here {
+                self.happened(Event::PodGone(&pod, node), now);
+            }
+            return;
+        }
+        match old.filter(|old| old.occupies()) {
+            Some(old) => {
+                let less =
+                    old.requests != pod.requests || old.labels != pod.labels || old.terminating != pod.terminating;
+                if less {
+                    self.happened(Event::PodGone(old, node), now);
+                }
+                if old.labels != pod.labels {
+                    self.happened(Event::PodCame(&pod), now);
+                }
+            }
+            None => self.happened(Event::PodCame(&pod), now),
+        }
+    }
+
+    /// A pod went.
+    pub fn remove_pod(&mut self, pod: &PodInfo, now: Instant) {
+        self.queue.remove(&pod.key);
+        self.state.denominate(&pod.key);
+        let node = pod.node.as_deref().and_then(|n| self.state.find(n));
+        if let Some(gone) = self.state.remove_pod(&pod.key) {
+            self.happened(Event::PodGone(&gone, node), now);
+        } else if pod.nominated.is_some() {
+            let node = pod.nominated.as_deref().and_then(|n| self.state.find(n));
+            self.happened(Event::PodGone(pod, node), now);
+        }
+    }
+
+    /// A node came or changed.
+    pub fn set_node(&mut self, node: &core::Node, now: Instant) {
+        let fresh = NodeInfo::new(node);
+        let name = fresh.name.clone();
+        let matters = self.state.find(&name).is_none_or(|id| {
+            let old = self.state.node(id);
+            old.labels != fresh.labels
+                || old.taints != fresh.taints
+                || old.unschedulable != fresh.unschedulable
+                || old.allocatable != fresh.allocatable
+                || old.max_pods != fresh.max_pods
+        });
+        self.state.set_node(fresh);
+        if let Some(id) = self.state.find(&name).filter(|_| matters) {
+            self.happened(Event::Node(id), now);
+        }
+    }
+
+    /// A node went.
+    pub fn remove_node(&mut self, name: &str, now: Instant) {
+        self.state.remove_node(name);
+        self.happened(Event::NodeGone, now);
+    }
+
+    /// A binding failed: the pod is not where it was assumed to be.
+    pub fn forget(&mut self, pod: &PodInfo, node: NodeId, now: Instant) {
+        if self.state.forget(&pod.key) {
+            self.queue.retry(&pod.key, now);
+            self.happened(Event::PodGone(pod, Some(node)), now);
+        }
+    }
+
+    /// The key of an object.
+    pub fn key_of<K: kube::Resource>(object: &K) -> PodKey {
+        let meta = object.meta();
+        let text = |t: &Option<String>| t.as_deref().unwrap_or_default().into();
+        PodKey { namespace: text(&meta.namespace), name: text(&meta.name) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::plugins::{Plugin, PluginSet};
+    use crate::testing::{node, pod};
+
+    #[test]
+    fn a_pod_walks_through() {
+        let now = Instant::now();
+        let mut core = Core::new(&Config::default());
+        core.set_node(&node("n").cpu(1000).object(), now);
+        core.set_pod(None, pod("other").scheduler("someone").info(), now);
+        assert!(core.queue.pop(now).is_none(), "another scheduler's");
+        core.set_pod(None, pod("p").cpu(600).info(), now);
+        let popped = core.queue.pop(now).unwrap();
+        core.state.assume(popped.clone(), 0);
+        // An update of the unbound pod meanwhile changes nothing.
+        core.set_pod(Some(&popped), pod("p").cpu(600).info(), now);
+        assert!(core.queue.pop(now).is_none());
+        let bound = pod("p").cpu(600).on("n").info();
+        core.set_pod(Some(&popped), bound.clone(), now);
+        assert!(core.queue.get(&bound.key).is_none());
+        assert_eq!(core.state.node(0).requested.cpu, 600);
+        // Another waits for its room, and is woken when it goes.
+        core.set_pod(None, pod("q").cpu(600).info(), now);
+        let q = core.queue.pop(now).unwrap();
+        core.queue.unschedulable(&q.key, PluginSet::from_iter([Plugin::NodeResourcesFit]), now);
+        core.remove_pod(&bound, now);
+        assert_eq!(core.state.node(0).requested.cpu, 0);
+        assert_eq!(core.queue.sizes(), (0, 1, 0));
+    }
+
+    #[test]
+    fn a_failed_binding_is_undone() {
+        let now = Instant::now();
+        let mut core = Core::new(&Config::default());
+        core.set_node(&node("n").object(), now);
+        core.set_pod(None, pod("p").cpu(600).info(), now);
+        let popped = core.queue.pop(now).unwrap();
+        core.state.assume(popped.clone(), 0);
+        core.forget(&popped, 0, now);
+        assert_eq!(core.state.node(0).requested.cpu, 0);
+        assert_eq!(core.queue.sizes(), (0, 1, 0));
+    }
+
+    #[test]
+    fn the_same_name_with_another_uid_is_another_pod() {
+        let now = Instant::now();
+        let mut core = Core::new(&Config::default());
+        core.set_node(&node("n").object(), now);
+        let first = pod("p").cpu(600).on("n").info();
+        core.set_pod(None, first.clone(), now);
+        let mut second = (*pod("p").cpu(100).info()).clone();
+        second.uid = "another".into();
+        core.set_pod(Some(&first), Arc::new(second), now);
+        assert_eq!(core.state.node(0).requested.cpu, 0);
+        assert!(core.queue.pop(now).is_some());
+    }
+}
