@@ -239,3 +239,35 @@ async fn images_come_from_archives_pinned_and_go_by_name() {
     assert_eq!(cri.image_status("fromtar:2").await.unwrap(), None);
     node.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_reboot_leaves_can_be_removed() {
+    let Some(node) = Node::start("reboot").await else { return };
+    let cri = node.daemon.runtime();
+    let networked = node.write_cni();
+    let mut config = sandbox(&node, "reboot");
+    if networked {
+        node.wait_network().await;
+        config.security.namespaces.network = caravel_runtime::NamespaceMode::Pod;
+    }
+    let sandbox_id = cri.run_sandbox(&config, "").await.unwrap();
+    let mut spec = container("main", &["sleep", "1000"]);
+    spec.security.namespaces.network = config.security.namespaces.network;
+    let id = cri.create_container(&sandbox_id, &spec, &config).await.unwrap();
+    cri.start_container(&id).await.unwrap();
+    node.daemon.stop().await;
+    // The machine goes down: no process, no mount, but all files.
+    common::power_off(&node.config);
+
+    let daemon = Containerd::start(node.config.clone()).await.unwrap();
+    let cri = daemon.runtime();
+    assert_eq!(cri.sandbox_status(&sandbox_id).await.unwrap().state, SandboxState::NotReady);
+    assert_ne!(cri.container_status(&id).await.unwrap().state, ContainerState::Running);
+    cri.stop_sandbox(&sandbox_id).await.unwrap();
+    cri.remove_sandbox(&sandbox_id).await.unwrap();
+    config.metadata.attempt = 1;
+    let again = cri.run_sandbox(&config, "").await.unwrap();
+    assert_eq!(cri.sandbox_status(&again).await.unwrap().state, SandboxState::Ready);
+    daemon.stop().await;
+    node.finish().await;
+}

@@ -31,6 +31,8 @@ use process::Process;
 const START: Duration = Duration::from_secs(60);
 /// How long the CRI service may take once the socket answers.
 const CRI_START: Duration = Duration::from_secs(15);
+/// How often the size of its log is looked at; it writes warnings only.
+const LOG_CHECK: Duration = Duration::from_secs(900);
 /// How long it may take to end.
 const STOP: Duration = Duration::from_secs(10);
 /// Delay before a daemon that died is started again; doubled up to [`RESTART_MAX`] while it does not stay up.
@@ -219,15 +221,25 @@ fn not_started(config: &Config, why: &str) -> Error {
     Error::Host(format!("containerd did not start: {why}. The end of {}:\n{}", log.display(), process::log_tail(&log)))
 }
 
+/// Looks at the log now and then; never returns.
+async fn keep_small(log: &Path) {
+    loop {
+        tokio::time::sleep(LOG_CHECK).await;
+        process::shrink_log(log);
+    }
+}
+
 /// Starts the daemon again whenever it dies.
 async fn watch(daemon: std::sync::Weak<Containerd>, ending: CancellationToken) {
     let mut delay = RESTART;
     loop {
         let Some(process) = daemon.upgrade().map(|d| d.process.lock().clone()) else { return };
         let since = tokio::time::Instant::now();
+        let Some(log) = daemon.upgrade().map(|d| d.config.log()) else { return };
         tokio::select! {
             () = ending.cancelled() => return,
             () = process.ended() => {}
+            () = keep_small(&log) => {}
         }
         if ending.is_cancelled() {
             return;

@@ -14,7 +14,7 @@ use super::config::Config;
 use super::host::Programs;
 use crate::{Error, Result};
 
-/// A log larger than this at the start is set aside.
+/// A log larger than this is set aside.
 const MAX_LOG: u64 = 8 << 20;
 
 /// A process that may or may not be our child, held by a descriptor so that its number cannot be reused under us.
@@ -146,11 +146,16 @@ fn passes(key: &str) -> bool {
 }
 
 fn open_log(path: &Path) -> Result<File> {
-    if path.metadata().is_ok_and(|m| m.len() > MAX_LOG) {
-        let _ = std::fs::rename(path, path.with_extension("log.1"));
-    }
+    shrink_log(path);
     let what = |e| Error::io(format!("opening {}", path.display()), e);
     OpenOptions::new().create(true).append(true).open(path).map_err(what)
+}
+
+/// Sets a log's content aside when it is large. The daemon appends to the file that it has open, so that one is emptied.
+pub fn shrink_log(path: &Path) {
+    if path.metadata().is_ok_and(|m| m.len() > MAX_LOG) && std::fs::copy(path, path.with_extension("log.1")).is_ok() {
+        let _ = OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(0));
+    }
 }
 
 /// The end of a log, for an error message.
@@ -173,5 +178,42 @@ pub async fn wait_for_socket(socket: &Path, process: &Process, limit: Duration) 
             return false;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_large_log_is_set_aside_under_its_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.log");
+        let mut writer = open_log(&path).unwrap();
+        writer.write_all(&vec![b'a'; MAX_LOG as usize]).unwrap();
+        shrink_log(&path);
+        assert_eq!(path.metadata().unwrap().len(), MAX_LOG);
+        writer.write_all(b"b").unwrap();
+        shrink_log(&path);
+        writer.write_all(b"after").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"after");
+        assert_eq!(path.with_extension("log.1").metadata().unwrap().len(), MAX_LOG + 1);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_process_is_seen_and_a_pid_file_of_another_is_not_believed() {
+        let child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let process = Process::open(child.id() as i32).unwrap().unwrap();
+        assert!(process.is_alive());
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config::new(dir.path(), 0);
+        std::fs::create_dir_all(config.dir()).unwrap();
+        std::fs::write(config.pid_file(), process.pid().to_string()).unwrap();
+        assert!(running(&config).unwrap().is_none(), "sleep is no containerd of ours");
+        process.end(Duration::from_secs(5)).await;
+        assert!(!process.is_alive());
+        assert!(Process::open(process.pid()).unwrap().is_none());
     }
 }

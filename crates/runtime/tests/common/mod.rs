@@ -223,3 +223,26 @@ pub fn runs(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
+
+/// Kills everything of the daemon at once and drops its mounts, as the end of power does.
+pub fn power_off(config: &Config) {
+    let socket = config.socket().to_string_lossy().into_owned();
+    for _ in 0..3 {
+        let mut pids: Vec<i32> = Vec::new();
+        for hierarchy in caravel_runtime::containerd::cgroup::hierarchies() {
+            let dir = hierarchy.join(config.cgroup_root.trim_start_matches('/'));
+            pids.extend(caravel_runtime::containerd::cgroup::processes(&dir));
+        }
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if String::from_utf8_lossy(&command).contains(&socket) {
+                pids.extend(entry.file_name().to_string_lossy().parse::<i32>());
+            }
+        }
+        for pid in pids {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    caravel_runtime::containerd::unmount_below(&config.dir());
+}
