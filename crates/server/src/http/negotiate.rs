@@ -1,5 +1,6 @@
 //! Content negotiation: what the client wants back (`Accept`), and what it sends (`Content-Type`).
 
+use caravel_api::protobuf;
 use caravel_api::status::ApiError;
 use http::HeaderMap;
 
@@ -10,6 +11,8 @@ pub enum MediaType {
     Json,
     /// `application/yaml`
     Yaml,
+    /// `application/vnd.kubernetes.protobuf`: built-in kinds only.
+    Protobuf,
 }
 
 impl MediaType {
@@ -18,20 +21,22 @@ impl MediaType {
         match self {
             Self::Json => "application/json",
             Self::Yaml => "application/yaml",
+            Self::Protobuf => protobuf::CONTENT_TYPE,
         }
     }
 
-    fn named(name: &str) -> Option<Self> {
+    fn named(name: &str, protobuf: bool) -> Option<Self> {
         match name {
             "application/json" | "application/*" | "*/*" => Some(Self::Json),
             "application/yaml" => Some(Self::Yaml),
+            protobuf::CONTENT_TYPE if protobuf => Some(Self::Protobuf),
             _ => None,
         }
     }
 }
 
 /// Media types that are served and taken.
-pub const SUPPORTED: [&str; 2] = ["application/json", "application/yaml"];
+pub const SUPPORTED: [&str; 3] = ["application/json", "application/yaml", protobuf::CONTENT_TYPE];
 
 /// In which shape objects are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,8 +63,13 @@ impl Accept {
     pub const JSON: Self = Self { media: MediaType::Json, form: Form::Object };
 
     /// The best of the client's alternatives that can be served; `list` tells `PartialObjectMetadataList` from
-    /// `PartialObjectMetadata`. No `Accept` header means JSON.
+    /// `PartialObjectMetadata`. No `Accept` header means JSON. Protobuf is not among what can be served.
     pub fn of(headers: &HeaderMap, list: bool) -> Result<Self, ApiError> {
+        Self::choose(headers, list, false)
+    }
+
+    /// As [`Accept::of`], for objects of a kind that may have a protobuf form.
+    pub fn choose(headers: &HeaderMap, list: bool, protobuf: bool) -> Result<Self, ApiError> {
         let mut any = false;
         let mut best: Option<(f32, Self)> = None;
         for value in headers.get_all(http::header::ACCEPT) {
@@ -70,7 +80,7 @@ impl Accept {
                     continue;
                 }
                 any = true;
-                if let Some((quality, accept)) = parse_clause(clause, list)
+                if let Some((quality, accept)) = parse_clause(clause, list, protobuf)
                     && best.as_ref().is_none_or(|(q, _)| quality > *q)
                 {
                     best = Some((quality, accept));
@@ -85,9 +95,9 @@ impl Accept {
     }
 }
 
-fn parse_clause(clause: &str, list: bool) -> Option<(f32, Accept)> {
+fn parse_clause(clause: &str, list: bool, protobuf: bool) -> Option<(f32, Accept)> {
     let mut parts = clause.split(';').map(str::trim);
-    let media = MediaType::named(&parts.next()?.to_ascii_lowercase())?;
+    let media = MediaType::named(&parts.next()?.to_ascii_lowercase(), protobuf)?;
     let (mut quality, mut form, mut group, mut version) = (1.0, Form::Object, "", "");
     for parameter in parts {
         let (key, value) = parameter.split_once('=')?;
@@ -111,6 +121,10 @@ fn parse_clause(clause: &str, list: bool) -> Option<(f32, Accept)> {
     if form != Form::Object && (group != "meta.k8s.io" || !matches!(version, "v1" | "v1beta1")) {
         return None;
     }
+    // Tables and bare metadata go out as JSON or YAML.
+    if form != Form::Object && media == MediaType::Protobuf {
+        return None;
+    }
     (quality > 0.0).then_some((quality, Accept { media, form }))
 }
 
@@ -124,11 +138,12 @@ pub fn content_type(headers: &HeaderMap) -> String {
         .unwrap_or_else(|| "application/json".to_owned())
 }
 
-/// Whether the body is JSON (false) or YAML (true); other types are refused.
-pub fn body_is_yaml(headers: &HeaderMap) -> Result<bool, ApiError> {
+/// How the body of a request is written; types that are not taken are refused.
+pub fn body_media(headers: &HeaderMap) -> Result<MediaType, ApiError> {
     match content_type(headers).as_str() {
-        "application/json" => Ok(false),
-        "application/yaml" => Ok(true),
+        "application/json" => Ok(MediaType::Json),
+        "application/yaml" => Ok(MediaType::Yaml),
+        protobuf::CONTENT_TYPE => Ok(MediaType::Protobuf),
         _ => Err(ApiError::unsupported_media_type(&SUPPORTED)),
     }
 }

@@ -3,6 +3,9 @@
 use super::body::Body;
 use super::negotiate::MediaType;
 use bytes::Bytes;
+use caravel_api::kinds::Gvk;
+use caravel_api::protobuf;
+use caravel_api::schema::Schema;
 use caravel_api::status::ApiError;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
@@ -17,15 +20,33 @@ pub fn value(status: StatusCode, value: &Value, media: MediaType) -> Response<Bo
             out
         }
         MediaType::Yaml => serde_yaml::to_string(value).unwrap_or_default().into_bytes(),
+        MediaType::Protobuf => match to_protobuf(value) {
+            Some(bytes) => bytes,
+            // What has no protobuf form goes out as JSON, which every client reads, too.
+            None => return self::value(status, value, MediaType::Json),
+        },
     };
     with(status, media.header(), bytes)
 }
 
-/// An answer with stored JSON bytes, turned into YAML when that was asked for.
+/// The protobuf form of an object, list or Status in its envelope.
+pub fn to_protobuf(value: &Value) -> Option<Vec<u8>> {
+    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+    let schema = Schema::of_kind(&Gvk::from_object(text("apiVersion"), text("kind")))?;
+    match protobuf::encode(&schema, value) {
+        Ok(bytes) => Some(bytes),
+        Err(error) => {
+            tracing::warn!(%error, kind = text("kind"), "an object cannot be written as protobuf");
+            None
+        }
+    }
+}
+
+/// An answer with stored JSON bytes, turned into YAML or protobuf when that was asked for.
 pub fn stored(status: StatusCode, bytes: Bytes, media: MediaType) -> Response<Body> {
     match media {
         MediaType::Json => with(status, media.header(), bytes),
-        MediaType::Yaml => match serde_json::from_slice::<Value>(&bytes) {
+        MediaType::Yaml | MediaType::Protobuf => match serde_json::from_slice::<Value>(&bytes) {
             Ok(parsed) => value(status, &parsed, media),
             Err(e) => error(&ApiError::internal(format!("a stored object is not JSON: {e}")), MediaType::Json),
         },
@@ -36,7 +57,10 @@ pub fn stored(status: StatusCode, bytes: Bytes, media: MediaType) -> Response<Bo
 pub fn with(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Response<Body> {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    // A 304 speaks of the kept answer, whose type it must not change.
+    if status != StatusCode::NOT_MODIFIED {
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    }
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     response
 }
