@@ -2,7 +2,7 @@
 
 use super::Inbound;
 use crate::http::body::{Body, read_limited};
-use crate::http::negotiate::{Accept, MediaType, body_is_yaml, content_type};
+use crate::http::negotiate::{Accept, MediaType, body_media, content_type};
 use crate::http::respond;
 use crate::registry::create::Stored;
 use crate::registry::delete::Deleted;
@@ -14,6 +14,7 @@ use crate::request_info::query_value;
 use crate::server::Server;
 use caravel_api::decode::{self, Format, Target};
 use caravel_api::kinds::{Gvk, Kind, Verbs};
+use caravel_api::protobuf;
 use caravel_api::status::{ApiError, success};
 use caravel_api::{meta, names};
 use caravel_store::At;
@@ -61,7 +62,7 @@ impl Server {
     }
 
     async fn get(&self, inbound: &Inbound, kind: &Arc<Kind>) -> Result<Response<Body>, ApiError> {
-        let accept = Accept::of(&inbound.parts.headers, false)?;
+        let accept = accept(&inbound, &kind, false)?;
         let asked = query_value(&inbound.parts.uri, "resourceVersion").unwrap_or_default();
         let at = match list::parse_revision(&asked)? {
             None => At::Latest,
@@ -87,13 +88,13 @@ impl Server {
         if watch {
             return self.watch(inbound, kind, filter, &options).await;
         }
-        let accept = Accept::of(&inbound.parts.headers, true)?;
+        let accept = accept(&inbound, &kind, true)?;
         let listed = self.registry.list(kind, &inbound.info.namespace, &filter, &options).await?;
         self.present_list(inbound, kind, &listed, accept)
     }
 
     async fn create(self: &Arc<Self>, inbound: Inbound, kind: &Arc<Kind>) -> Result<Response<Body>, ApiError> {
-        let accept = Accept::of(&inbound.parts.headers, false)?;
+        let accept = accept(&inbound, &kind, false)?;
         let options = WriteOptions::parse(inbound.query())?;
         let object = self.body_of(&inbound, &Target::of(kind), &options).await?;
         let stored = self.registry.create(&inbound.call, kind, &inbound.info.namespace, "", object, &options).await?;
@@ -173,7 +174,7 @@ impl Server {
         change: Change,
         options: &WriteOptions,
     ) -> Result<Response<Body>, ApiError> {
-        let accept = Accept::of(&inbound.parts.headers, false)?;
+        let accept = accept(&inbound, &kind, false)?;
         let name = inbound.info.path_name();
         if name.is_empty() {
             return Err(ApiError::method_not_allowed());
@@ -191,7 +192,7 @@ impl Server {
 
     async fn remove(self: &Arc<Self>, inbound: Inbound, kind: &Arc<Kind>) -> Result<Response<Body>, ApiError> {
         let options = self.delete_options(&inbound).await?;
-        let accept = Accept::of(&inbound.parts.headers, false)?;
+        let accept = accept(&inbound, &kind, false)?;
         let name = inbound.info.path_name();
         let deleted = self.registry.delete(&inbound.call, kind, &inbound.info.namespace, name, &options).await?;
         match deleted {
@@ -214,7 +215,7 @@ impl Server {
         kind: &Arc<Kind>,
     ) -> Result<Response<Body>, ApiError> {
         let options = self.delete_options(&inbound).await?;
-        let accept = Accept::of(&inbound.parts.headers, true)?;
+        let accept = accept(&inbound, &kind, true)?;
         let list = ListOptions::parse(inbound.query(), false)?;
         let filter = filter(kind, &list.labels, &list.fields)?;
         let listed = self
@@ -229,10 +230,9 @@ impl Server {
         if bytes.is_empty() {
             return DeleteOptions::parse(inbound.query(), None);
         }
-        let format = if body_is_yaml(&inbound.parts.headers)? { Format::Yaml } else { Format::Json };
         let gvk = Gvk::new("", "v1", "DeleteOptions");
         let read = decode::Options { fill: false, max_bytes: self.config.max_body, ..decode::Options::default() };
-        let decoded = decode::body(&target(&gvk)?, &bytes, format, &read)?;
+        let decoded = read_body(inbound, &target(&gvk)?, &bytes, &read)?;
         DeleteOptions::parse(inbound.query(), Some(&decoded.value))
     }
 
@@ -243,10 +243,10 @@ impl Server {
         target: &Target,
         options: &WriteOptions,
     ) -> Result<Value, ApiError> {
-        let format = if body_is_yaml(&inbound.parts.headers)? { Format::Yaml } else { Format::Json };
+        body_media(&inbound.parts.headers)?;
         let bytes = read_limited(inbound.take_body(), self.config.max_body).await?;
         let read = decode::Options { unknown: validation(options), max_bytes: self.config.max_body, fill: true };
-        let decoded = decode::body(target, &bytes, format, &read)?;
+        let decoded = read_body(inbound, target, &bytes, &read)?;
         decoded.warnings.into_iter().for_each(|w| inbound.call.warn(w));
         Ok(decoded.value)
     }
@@ -266,7 +266,7 @@ impl Server {
         }
         match inbound.parts.method {
             Method::GET | Method::HEAD => {
-                let accept = Accept::of(&inbound.parts.headers, false)?;
+                let accept = accept(&inbound, &kind, false)?;
                 let name = inbound.info.path_name();
                 let entry = self.registry.must(&kind, &inbound.info.namespace, name, At::Latest).await?;
                 if subresource.name == "scale" {
@@ -283,8 +283,31 @@ impl Server {
 
     /// Answers that the store does not take part in are still YAML when that was asked for.
     pub(super) fn media(inbound: &Inbound) -> MediaType {
-        Accept::of(&inbound.parts.headers, false).map_or(MediaType::Json, |a| a.media)
+        Accept::choose(&inbound.parts.headers, false, true).map_or(MediaType::Json, |a| a.media)
     }
+}
+
+/// What the client wants back of `kind`.
+fn accept(inbound: &Inbound, kind: &Kind, list: bool) -> Result<Accept, ApiError> {
+    Accept::choose(&inbound.parts.headers, list, !kind.is_custom())
+}
+
+/// Decodes a body, however it is written.
+fn read_body(
+    inbound: &Inbound,
+    target: &Target,
+    bytes: &[u8],
+    read: &decode::Options,
+) -> Result<decode::Decoded, ApiError> {
+    let decoded = match body_media(&inbound.parts.headers)? {
+        MediaType::Json => decode::body(target, bytes, Format::Json, read)?,
+        MediaType::Yaml => decode::body(target, bytes, Format::Yaml, read)?,
+        MediaType::Protobuf => {
+            let value = protobuf::decode(&target.schema, bytes).map_err(|e| ApiError::bad_request(e.to_string()))?;
+            decode::value(target, value, read)?
+        }
+    };
+    Ok(decoded)
 }
 
 /// The decoding target of a kind that is no resource.

@@ -11,6 +11,7 @@ use crate::server::Server;
 use bytes::{Bytes, BytesMut};
 use caravel_api::kinds::Kind;
 use caravel_api::meta::Filter;
+use caravel_api::protobuf;
 use caravel_api::status::ApiError;
 use caravel_api::table;
 use caravel_store::Entry;
@@ -29,6 +30,7 @@ struct Stream {
     server: Arc<Server>,
     kind: Arc<Kind>,
     filter: Filter,
+    media: MediaType,
     form: Form,
     table: Option<table::Options>,
     opened: Option<Opened>,
@@ -49,10 +51,11 @@ impl Server {
         filter: Filter,
         options: &ListOptions,
     ) -> Result<Response<Body>, ApiError> {
-        let accept = Accept::of(&inbound.parts.headers, true)?;
-        if accept.media != MediaType::Json {
-            return Err(ApiError::not_acceptable(&["application/json", "application/json;stream=watch"]));
+        let accept = Accept::choose(&inbound.parts.headers, true, !kind.is_custom())?;
+        if accept.media == MediaType::Yaml {
+            return Err(ApiError::not_acceptable(&["application/json", protobuf::CONTENT_TYPE]));
         }
+        let media = accept.media;
         let table = match accept.form {
             Form::Table => Some(table_options(self, inbound, true)?),
             _ => None,
@@ -61,8 +64,8 @@ impl Server {
             Ok(opened) => opened,
             Err(error) if error.code == 410 => {
                 let mut out = BytesMut::new();
-                frame(&mut out, "ERROR", error.to_status().to_string().as_bytes());
-                return Ok(answer(Body::stream(futures::stream::once(async move { Ok(out.freeze()) }))));
+                put(&mut out, media, "ERROR", error.to_status().to_string().as_bytes());
+                return Ok(answer(media, Body::stream(futures::stream::once(async move { Ok(out.freeze()) }))));
             }
             Err(error) => return Err(error),
         };
@@ -76,6 +79,7 @@ impl Server {
             server: self.clone(),
             kind: kind.clone(),
             filter,
+            media,
             form: accept.form,
             table,
             initial: std::mem::take(&mut opened.initial).into(),
@@ -84,15 +88,34 @@ impl Server {
             deadline: now + lasts,
             ended: false,
         };
-        Ok(answer(Body::stream(futures::stream::unfold(stream, |mut stream| async move {
-            let piece = stream.next().await?;
-            Some((Ok::<Bytes, BoxError>(piece), stream))
-        }))))
+        Ok(answer(
+            media,
+            Body::stream(futures::stream::unfold(stream, |mut stream| async move {
+                let piece = stream.next().await?;
+                Some((Ok::<Bytes, BoxError>(piece), stream))
+            })),
+        ))
     }
 }
 
-fn answer(body: Body) -> Response<Body> {
-    respond::with(StatusCode::OK, "application/json", body)
+fn answer(media: MediaType, body: Body) -> Response<Body> {
+    let content_type = match media {
+        MediaType::Protobuf => protobuf::WATCH_CONTENT_TYPE,
+        _ => "application/json",
+    };
+    respond::with(StatusCode::OK, content_type, body)
+}
+
+/// Appends a frame whose object is given as JSON.
+fn put(out: &mut BytesMut, media: MediaType, change: &str, json: &[u8]) {
+    if media == MediaType::Protobuf {
+        let value = serde_json::from_slice(json).unwrap_or_default();
+        if let Some(object) = respond::to_protobuf(&value) {
+            out.extend_from_slice(&protobuf::watch_frame(change, &object));
+        }
+        return;
+    }
+    frame(out, change, json);
 }
 
 impl Stream {
@@ -107,7 +130,7 @@ impl Stream {
                 Ok(()) => {}
                 Err(error) => {
                     self.ended = true;
-                    frame(&mut out, "ERROR", error.to_status().to_string().as_bytes());
+                    put(&mut out, self.media, "ERROR", error.to_status().to_string().as_bytes());
                 }
             }
             if !out.is_empty() {
@@ -167,7 +190,7 @@ impl Stream {
     fn object(&mut self, out: &mut BytesMut, change: &str, entry: &Entry) -> Result<(), ApiError> {
         let registry = &self.server.registry;
         match self.form {
-            Form::Object => frame(out, change, &registry.served(&self.kind, entry)?),
+            Form::Object => put(out, self.media, change, &registry.served(&self.kind, entry)?),
             Form::Metadata => {
                 let object = registry.parse(&self.kind, entry)?;
                 frame(out, change, partial(&object).to_string().as_bytes());
@@ -193,7 +216,7 @@ impl Stream {
     fn bookmark(&mut self, out: &mut BytesMut, revision: u64, end: bool) -> Result<(), ApiError> {
         let object = bookmark(&self.kind, revision, end);
         match self.form {
-            Form::Object => frame(out, "BOOKMARK", &object),
+            Form::Object => put(out, self.media, "BOOKMARK", &object),
             form => {
                 let value: serde_json::Value = serde_json::from_slice(&object).map_err(ApiError::internal)?;
                 match form {
