@@ -16,7 +16,7 @@ pub struct FieldSet {
     /// Whether the place itself is in the set.
     pub(super) member: bool,
     /// What is below it, by written path element.
-    pub(super) children: BTreeMap<Box<str>, FieldSet>,
+    pub(super) children: BTreeMap<String, FieldSet>,
 }
 
 impl FieldSet {
@@ -31,7 +31,7 @@ impl FieldSet {
     }
 
     /// Adds what is below an edge; an empty set adds nothing.
-    pub(super) fn add(&mut self, edge: Box<str>, below: FieldSet) {
+    pub(super) fn add(&mut self, edge: String, below: FieldSet) {
         if !below.is_empty() {
             self.children.insert(edge, below);
         }
@@ -94,7 +94,7 @@ impl FieldSet {
             out.insert(".".to_owned(), Value::Object(Map::new()));
         }
         for (edge, below) in self.children {
-            out.insert(edge.into_string(), below.to_value());
+            out.insert(edge, below.to_value());
         }
         Value::Object(out)
     }
@@ -150,14 +150,14 @@ fn child<'a>(node: Option<Node<'a>>, edge: &str) -> Option<Node<'a>> {
     }
 }
 
-fn canonical_edge(edge: &str) -> Option<Box<str>> {
+fn canonical_edge(edge: &str) -> Option<String> {
     match edge.split_once(':')? {
         // Several keys may come in another order; a serde_json object sorts them.
         ("k", keys) if keys.contains(',') => {
             let keys: Map<String, Value> = serde_json::from_str(keys).ok()?;
-            Some(format!("k:{}", Value::Object(keys)).into())
+            Some(format!("k:{}", Value::Object(keys)))
         }
-        ("f" | "k" | "v" | "i", _) => Some(edge.into()),
+        ("f" | "k" | "v" | "i", _) => Some(edge.to_owned()),
         _ => None,
     }
 }

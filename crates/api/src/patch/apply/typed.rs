@@ -101,44 +101,75 @@ fn shape<'a>(node: Option<Node<'a>>, value: &Value) -> Shape<'a> {
 /// A path element before it is written down.
 enum Edge<'a> {
     Field(&'a str),
-    Element(Box<str>),
+    Element(String),
 }
 
 impl Edge<'_> {
-    fn text(&self) -> Box<str> {
+    fn text(&self) -> String {
         match self {
-            Edge::Field(name) => format!("f:{name}").into(),
+            Edge::Field(name) => field_edge(name),
             Edge::Element(text) => text.clone(),
         }
     }
 }
 
-/// The written path element of a list's element.
-fn element_edge(node: Node<'_>, index: usize, item: &Value) -> Result<Box<str>, ApplyError> {
+/// The written path element of a field.
+fn field_edge(name: &str) -> String {
+    let mut edge = String::with_capacity(name.len() + 2);
+    edge.push_str("f:");
+    edge.push_str(name);
+    edge
+}
+
+/// The written path element of a list's element. Keys are in alphabetical order.
+fn element_edge(node: Node<'_>, index: usize, item: &Value) -> Result<String, ApplyError> {
+    let mut edge = String::with_capacity(32);
     if node.list_type() == ListType::Set {
-        return Ok(format!("v:{item}").into());
+        edge.push_str("v:");
+        push_json(&mut edge, item);
+        return Ok(edge);
     }
-    let mut keys = Map::new();
-    for key in node.map_keys() {
+    edge.push_str("k:{");
+    let declared = node.map_keys();
+    let mut sorted: Vec<&str> = Vec::new();
+    // One key, the most frequent case, needs no list.
+    if declared.len() > 1 {
+        sorted.extend(declared.iter().map(|k| &**k));
+        sorted.sort_unstable();
+    }
+    for (at, declared) in declared.iter().enumerate() {
+        let key = sorted.get(at).copied().unwrap_or(declared);
         let default = || node.element().and_then(|e| e.field(key)).and_then(Node::default);
-        match item.get(&**key).or_else(default) {
-            Some(value) => {
-                keys.insert(key.to_string(), value.clone());
-            }
-            None => {
-                return Err(ApplyError::Invalid(format!(
-                    "element {index}: associative list with keys has an element that omits key field {key:?} (and doesn't have default value)"
-                )));
-            }
-        }
+        let Some(value) = item.get(key).or_else(default) else {
+            return Err(ApplyError::Invalid(format!(
+                "element {index}: associative list with keys has an element that omits key field {key:?} (and doesn't have default value)"
+            )));
+        };
+        edge.push_str(if at == 0 { "\"" } else { ",\"" });
+        edge.push_str(key);
+        edge.push_str("\":");
+        push_json(&mut edge, value);
     }
-    Ok(format!("k:{}", Value::Object(keys)).into())
+    edge.push('}');
+    Ok(edge)
+}
+
+/// Appends a value's JSON text. Most keys are plain words.
+fn push_json(out: &mut String, value: &Value) {
+    match value {
+        Value::String(text) if text.bytes().all(|b| b >= b' ' && b != b'"' && b != b'\\' && b < 0x7f) => {
+            out.push('"');
+            out.push_str(text);
+            out.push('"');
+        }
+        other => out.push_str(&other.to_string()),
+    }
 }
 
 /// The elements of a list by path element. A list that breaks its own rules (an element without its key) is
 /// indexed by position, so that tracking never fails on what is stored already.
-fn edges(node: Node<'_>, items: &[Value]) -> Vec<Box<str>> {
-    let edge = |(index, item)| element_edge(node, index, item).unwrap_or_else(|_| format!("i:{index}").into());
+fn edges(node: Node<'_>, items: &[Value]) -> Vec<String> {
+    let edge = |(index, item)| element_edge(node, index, item).unwrap_or_else(|_| format!("i:{index}"));
     items.iter().enumerate().map(edge).collect()
 }
 
@@ -156,7 +187,7 @@ pub(super) fn to_set(node: Option<Node<'_>>, value: &Value, filter: Filter<'_>) 
                 let named = node.is_some_and(|n| n.field(name).is_some());
                 let empty = value.is_null() || value.as_object().is_some_and(Map::is_empty);
                 below.member |= empty || !named;
-                set.add(format!("f:{name}").into(), below);
+                set.add(field_edge(name), below);
             }
         }
         (Shape::Elements(node), Value::Array(items)) => {
@@ -181,7 +212,7 @@ fn all_of(node: Option<Node<'_>>, value: &Value, filter: Filter<'_>) -> FieldSet
         (Shape::Fields(node), Value::Object(object)) => {
             for (name, value) in object.iter().filter(|(name, _)| !filter.skips(name)) {
                 let below = all_of(node.and_then(|n| n.child(name)), value, filter.below(name));
-                set.children.insert(format!("f:{name}").into(), below);
+                set.children.insert(field_edge(name), below);
             }
         }
         (Shape::Elements(node), Value::Array(items)) => {
@@ -214,7 +245,7 @@ pub(super) fn compare_with_empty(node: Option<Node<'_>>, value: &Value, filter: 
             Some(inner) if inner.is_required() && inner.default() == Some(value) => continue,
             _ => all_of(below_node, value, filter),
         };
-        set.add(format!("f:{name}").into(), below);
+        set.add(field_edge(name), below);
     }
     set
 }
@@ -237,7 +268,7 @@ pub(super) fn compare(node: Option<Node<'_>>, old: &Value, new: &Value, filter: 
             }
             for (name, after) in new.iter().filter(|(name, _)| !old.contains_key(*name) && !filter.skips(name)) {
                 let below_node = node.and_then(|n| n.child(name));
-                found.added.children.insert(format!("f:{name}").into(), all_of(below_node, after, filter.below(name)));
+                found.added.children.insert(field_edge(name), all_of(below_node, after, filter.below(name)));
             }
         }
         (Shape::Elements(node), Value::Array(old), Shape::Elements(_), Value::Array(new)) => {
