@@ -204,7 +204,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_a_process_is_seen_and_a_pid_file_of_another_is_not_believed() {
-        let child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         let process = Process::open(child.id() as i32).unwrap().unwrap();
         assert!(process.is_alive());
         let dir = tempfile::tempdir().unwrap();
@@ -215,5 +215,7 @@ mod tests {
         process.end(Duration::from_secs(5)).await;
         assert!(!process.is_alive());
         assert!(Process::open(process.pid()).unwrap().is_none());
+        // It was taken from the process table already.
+        assert!(child.wait().is_err());
     }
 }
