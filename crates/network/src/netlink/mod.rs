@@ -5,6 +5,7 @@
 
 pub mod attr;
 pub mod conntrack;
+pub mod monitor;
 pub mod nft;
 pub mod route;
 

@@ -690,6 +690,13 @@ fn encode_data(expr: &Expr, m: &mut Message) {
     }
 }
 
+/// Whether a notification says that the table was deleted.
+pub fn is_deletion_of(table: &Table, kind: u16, payload: &[u8]) -> bool {
+    kind == DELTABLE
+        && payload.first() == Some(&table.family.number())
+        && Attrs::new(payload.get(4..).unwrap_or_default()).text(1).is_some_and(|name| name == table.name)
+}
+
 impl Socket {
     /// Whether the table exists.
     pub fn table_exists(&mut self, table: &Table) -> Result<bool, Error> {

@@ -61,6 +61,11 @@ impl Applier {
         Self { table: table(config), address_files: config.cni_dir() }
     }
 
+    /// The table's name and family.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
     /// Makes the table anew in one transaction; connections and affinity go on.
     pub fn whole(&self, desired: &Desired) -> Result<(), Error> {
         let mut socket = Socket::netfilter()?;

@@ -19,6 +19,9 @@ use super::compile::{Program, View, compile, resolver};
 use super::desired::{Claimant, Desired};
 use super::health::HealthServer;
 use crate::config::Config;
+use crate::netlink;
+use crate::netlink::monitor::Monitor;
+use crate::netlink::nft::Table;
 use crate::policy::{self, plan::Snapshot};
 
 /// Changes that arrive within this time after an application go together.
@@ -35,6 +38,8 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 struct Dirty {
     services: Mutex<HashSet<Key>>,
     policies: AtomicBool,
+    /// The table may have been deleted by another program.
+    table: AtomicBool,
     wake: Notify,
 }
 
@@ -207,7 +212,16 @@ struct Worker {
 }
 
 impl Worker {
-    fn step(&mut self, changed: Vec<(Claimant, Option<Program>)>, policies: Option<policy::Plan>) -> Result<(), Error> {
+    fn step(
+        &mut self,
+        changed: Vec<(Claimant, Option<Program>)>,
+        policies: Option<policy::Plan>,
+        look: bool,
+    ) -> Result<(), Error> {
+        if look && !self.doubtful && !self.applier.exists()? {
+            tracing::warn!("another program deleted the service table; making it anew");
+            self.doubtful = true;
+        }
         let mut change = self.desired.update(changed);
         if let Some(policies) = policies {
             self.desired.set_policies(policies, &mut change);
@@ -247,7 +261,7 @@ pub async fn run(config: Config, cluster: Cluster, stop: CancellationToken) {
     // The node's own resolver is reachable before the first list has arrived.
     let view = sources.view(&config);
     let own = Claimant { created: i64::MIN, name: "the node's resolver".to_owned() };
-    if let Err(error) = worker.step(vec![(own, Some(resolver(&view)))], None) {
+    if let Err(error) = worker.step(vec![(own, Some(resolver(&view)))], None, false) {
         tracing::warn!(%error, "the service table cannot be made yet");
     }
     let complete = async {
@@ -262,10 +276,32 @@ pub async fn run(config: Config, cluster: Cluster, stop: CancellationToken) {
     }
     let dirty = Arc::new(Dirty::default());
     sources.feed(&dirty);
+    let guard = guard(worker.applier.table().clone(), &dirty);
     let looping = serve(&config, &cluster, &sources, worker, &dirty, stop.clone());
     tokio::select! {
         () = looping => {}
+        () = guard => {}
         () = stop.cancelled() => {}
+    }
+}
+
+/// Wakes the worker when somebody deletes the table. Never returns.
+async fn guard(table: Table, dirty: &Dirty) {
+    loop {
+        let watched = match Monitor::open() {
+            Ok(monitor) => loop {
+                if let Err(error) = monitor.deleted(&table).await {
+                    break Err(error.into());
+                }
+                dirty.table.store(true, Ordering::Release);
+                dirty.wake.notify_one();
+            },
+            Err(error) => Err::<(), netlink::Error>(error),
+        };
+        if let Err(error) = watched {
+            tracing::warn!(%error, "the service table is not watched");
+        }
+        tokio::time::sleep(RETRY.1).await;
     }
 }
 
@@ -284,9 +320,10 @@ async fn serve(
         let view = sources.view(config);
         let changed: Vec<_> = dirty.take().iter().map(|key| sources.compile(key, &view)).collect();
         let policies = policies(config, sources, cluster, &mut selected, dirty);
+        let look = dirty.table.swap(false, Ordering::AcqRel);
         // The thread finishes what it started even when this future is dropped: transactions stay whole.
         let stepped = tokio::task::spawn_blocking(move || {
-            let result = worker.step(changed, policies);
+            let result = worker.step(changed, policies, look);
             (worker, result)
         });
         let result = match stepped.await {

@@ -36,7 +36,17 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with_bridge_calls(true)
+    }
+
+    /// Whether packets between ports of the bridge pass the IP hooks (br_netfilter).
+    fn with_bridge_calls(on: bool) -> Self {
         let node = Node::new(0);
+        node.host.run(|| {
+            let name = "net/bridge/bridge-nf-call-iptables";
+            // Kernels without br_netfilter have one case only.
+            let _ = crate::cni::bridge::set(name, if on { "1" } else { "0" });
+        });
         let outside = Namespace::new();
         node.connect(&outside, "ext0", "192.0.2.1/24", "192.0.2.9/24");
         let mut config = Config::new("n", IpAddr::V4(HOST_IP), node.directory.path(), 0);
@@ -138,7 +148,20 @@ fn service(extra: Value) -> Value {
 
 #[test]
 fn balances_over_all_endpoints_from_everywhere() {
-    let mut world = World::new();
+    balances(World::new());
+}
+
+#[test]
+fn balances_without_bridge_calls() {
+    let mut world = World::with_bridge_calls(false);
+    world.pod("self");
+    world.apply(&service(json!({})), &["self"]);
+    let itself = &world.pods["self"].namespace;
+    assert!(itself.ask_tcp((CLUSTER_IP, 80)).unwrap().starts_with("self "));
+    balances(world);
+}
+
+fn balances(mut world: World) {
     for name in ["a", "b", "c"] {
         world.pod(name);
     }
@@ -473,4 +496,27 @@ fn ten_thousand_services() {
     }
     assert!(world.client().ask_tcp((CLUSTER_IP, 80)).unwrap().starts_with("a "));
     println!("compile {compiled:?}, program {programmed:?}, one change {one:?}");
+}
+
+#[test]
+fn a_deleted_table_is_noticed() {
+    let world = World::new();
+    world.node.host.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let monitor = crate::netlink::monitor::Monitor::open().unwrap();
+            let wait = std::time::Duration::from_millis(300);
+            let noticed = monitor.deleted(world.applier.table());
+            let mut other = world.config.clone();
+            other.table = "other".into();
+            let nothing = tokio::time::timeout(wait, async {
+                purge(&other).unwrap();
+                noticed.await
+            });
+            assert!(nothing.await.is_err(), "another table's deletion is nothing");
+            purge(&world.config).unwrap();
+            let noticed = tokio::time::timeout(wait, monitor.deleted(world.applier.table()));
+            noticed.await.unwrap().unwrap();
+        });
+    });
 }
