@@ -9,6 +9,7 @@ mod instance;
 mod preflight;
 mod ready;
 mod run;
+mod serving;
 mod status;
 mod up;
 mod wire;

@@ -3,7 +3,7 @@
 use crate::args;
 use crate::detach::Notify;
 use crate::instance::{self, Instance};
-use crate::{ready, wire};
+use crate::{ready, serving, wire};
 use anyhow::{Context, Result, bail};
 use caravel_client::Cluster;
 use caravel_runtime::containerd::Containerd;
@@ -126,10 +126,12 @@ impl Plane {
     }
 
     fn spawn_components(&self, tasks: &mut Tasks, instance: &Instance) -> Result<()> {
-        let ca = &self.server.pki().ca;
+        let pki = self.server.pki();
+        let ca = &pki.ca;
+        let ca_key = std::fs::read_to_string(pki.dir().join("ca.key")).context("the cluster CA's key")?;
         let config = caravel_controllers::Config {
             root_ca: ca.cert_pem().to_owned(),
-            signing_ca: Some((ca.cert_pem().to_owned(), ca.key_pem().to_owned())),
+            signing_ca: Some((ca.cert_pem().to_owned(), ca_key)),
             cluster_cidr: Some((IpAddr::from([10, 244 - instance.number, 0, 0]), 16)),
             ..Default::default()
         };
@@ -165,6 +167,7 @@ async fn open_store(instance: &Instance, spec: &str) -> Result<Arc<dyn Store>> {
     Ok(Arc::new(etcd::Etcd::connect(options).await.with_context(|| format!("etcd at {endpoints}"))?))
 }
 
+/// The kubelet and its HTTPS API.
 fn spawn_node(
     tasks: &mut Tasks,
     plane: &Plane,
@@ -178,14 +181,27 @@ fn spawn_node(
     config.cluster_dns = vec![IpAddr::from(instance.dns_ip())];
     config.cgroup_root = format!("/{}", instance.tag());
     config.pod_cidr = Some(instance.own_pod_cidr());
-    let ca = &plane.server.pki().ca;
-    config.tls = Some(serving_certificate(plane, name, gateway)?);
-    config.client_ca = Some(ca.cert_pem().to_owned());
+    let pki = plane.server.pki().clone();
+    let certificate = serving::Certificate::open(pki, name, gateway)?;
+    let api = caravel_node::server::Config {
+        node_name: name.to_owned(),
+        serving: certificate.serving(),
+        client_ca: plane.server.pki().ca.cert_pem().to_owned(),
+        root_dir: config.root_dir.clone(),
+        log_dir: config.log_dir.clone(),
+        reviewer: None,
+    };
     let who = UserInfo::new(format!("system:node:{name}"), &["system:nodes"]);
     let (view, runtime, keep) = (plane.cluster(who, "kubelet"), containerd.dyn_runtime(), containerd.clone());
     tasks.spawn("node", move |stop| async move {
+        // containerd is watched, and started again when it dies, as long as this is held.
         let _containerd = keep;
-        Ok(caravel_node::run(config, view, runtime, stop).await?)
+        let address = SocketAddr::new(gateway, config.port);
+        let listener = TcpListener::bind(address).await.with_context(|| format!("the node's API on {address}"))?;
+        let node = caravel_node::start(config, view, runtime.clone(), stop.clone()).await?;
+        let renewing = certificate.renew_until(stop.clone());
+        let serving = caravel_node::server::serve(listener, api, node.manager.clone(), runtime, stop);
+        tokio::join!(renewing, serving).1
     });
     Ok(())
 }
@@ -278,7 +294,7 @@ fn start_logging() {
 }
 
 fn host_name() -> Result<String> {
-    let name = nix::unistd::gethostname()?.to_string_lossy().to_lowercase();
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_lowercase();
     let fine = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
     if name.is_empty() || !name.chars().all(fine) {
         bail!(

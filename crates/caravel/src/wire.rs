@@ -42,6 +42,6 @@ pub async fn stop_everything(instance: &Instance, purge: bool) -> Result<()> {
         removed.context("containers could not be removed")?;
     }
     caravel_network::purge(&network(instance, "")?).context("the network could not be removed")?;
-    caravel_node::purge(&instance.dir.join("node"), &format!("/{}", instance.tag())).context("the node's mounts")?;
+    caravel_node::purge(&instance.dir.join("node"), &format!("/{}", instance.tag())).context("the node's volumes")?;
     Ok(())
 }
