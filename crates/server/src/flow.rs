@@ -58,12 +58,14 @@ struct Lane {
     room: Arc<Semaphore>,
     waiting: AtomicUsize,
     most_waiting: usize,
+    patience: Duration,
 }
 
 impl Lane {
-    fn new(places: usize) -> Self {
+    fn new(places: usize, patience: Duration) -> Self {
         let places = places.max(1);
-        Self { room: Arc::new(Semaphore::new(places)), waiting: AtomicUsize::new(0), most_waiting: places * QUEUE }
+        let room = Arc::new(Semaphore::new(places));
+        Self { room, waiting: AtomicUsize::new(0), most_waiting: places * QUEUE, patience }
     }
 
     async fn enter(&self) -> Option<OwnedSemaphorePermit> {
@@ -75,7 +77,7 @@ impl Lane {
             return None;
         }
         let _leave = Leave(&self.waiting);
-        tokio::time::timeout(PATIENCE, self.room.clone().acquire_owned()).await.ok()?.ok()
+        tokio::time::timeout(self.patience, self.room.clone().acquire_owned()).await.ok()?.ok()
     }
 }
 
@@ -102,10 +104,14 @@ pub struct Room(#[allow(dead_code)] [Option<OwnedSemaphorePermit>; 2]);
 impl Flow {
     /// Room for `most` requests, and for `most_long` long-running ones.
     pub fn new(most: usize, most_long: usize) -> Self {
+        Self::with_patience(most, most_long, PATIENCE)
+    }
+
+    fn with_patience(most: usize, most_long: usize, patience: Duration) -> Self {
         Self {
-            all: Lane::new(most),
-            workload: Lane::new(most * 4 / 5),
-            other: Lane::new(most * 3 / 5),
+            all: Lane::new(most, patience),
+            workload: Lane::new(most * 4 / 5, patience),
+            other: Lane::new(most * 3 / 5, patience),
             long: Arc::new(Semaphore::new(most_long.max(1))),
             long_other: Arc::new(Semaphore::new((most_long * 4 / 5).max(1))),
         }
@@ -141,9 +147,9 @@ impl Flow {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn others_cannot_fill_the_server() {
-        let flow = Flow::new(10, 10);
+        let flow = Flow::with_patience(10, 10, Duration::from_millis(20));
         let mut held = vec![];
         for _ in 0..6 {
             held.push(flow.enter(Class::Other).await.unwrap());

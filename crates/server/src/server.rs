@@ -110,6 +110,7 @@ impl Server {
         });
         bootstrap::policy_watch::start(&server).await.map_err(|e| OpenError::Bootstrap(e.message))?;
         bootstrap::objects::write(&server).await.map_err(|e| OpenError::Bootstrap(e.message))?;
+        bootstrap::definitions::start(&server).await.map_err(|e| OpenError::Bootstrap(e.message))?;
         bootstrap::tasks::start(&server);
         Ok(server)
     }

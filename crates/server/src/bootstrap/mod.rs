@@ -1,5 +1,6 @@
 //! What a cluster is born with, and what keeps the server's own knowledge current.
 
+pub mod definitions;
 pub mod flow_objects;
 pub mod objects;
 pub mod policy;

@@ -59,6 +59,12 @@ pub fn revision_at(bytes: &[u8]) -> Option<usize> {
     memchr::memmem::find(head, BEFORE_REVISION.as_bytes()).map(|at| at + BEFORE_REVISION.len())
 }
 
+/// Whether stored bytes say this `apiVersion`.
+pub fn is_version(bytes: &[u8], api_version: &str) -> bool {
+    let head = &bytes[..bytes.len().min(512)];
+    memchr::memmem::find(head, format!("\"apiVersion\":\"{api_version}\",\"metadata\":").as_bytes()).is_some()
+}
+
 /// The part of stored bytes from `"metadata"` on: `{` and this is the object as an item of a list. The fields `kind` and
 /// `apiVersion` are said once, by the list.
 pub fn item_tail(bytes: &Bytes) -> Bytes {

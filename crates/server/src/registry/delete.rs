@@ -20,6 +20,8 @@ use std::sync::Arc;
 pub const ORPHAN: &str = "orphan";
 /// Finalizer that keeps an object until its dependents are deleted.
 pub const FOREGROUND: &str = "foregroundDeletion";
+/// Finalizer that keeps a CustomResourceDefinition until its instances are deleted.
+pub const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
 const ATTEMPTS: usize = 100;
 
 /// What a deletion came to.
@@ -129,6 +131,10 @@ fn next_finalizers(kind: &Kind, object: &Value, options: &DeleteOptions) -> Vec<
             want(FOREGROUND, false);
         }
         None => {}
+    }
+    let definition = (&*kind.group, &*kind.plural) == ("apiextensions.k8s.io", "customresourcedefinitions");
+    if definition && object.pointer("/metadata/deletionTimestamp").is_none() {
+        want(CLEANUP, true);
     }
     all
 }

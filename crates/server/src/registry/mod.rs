@@ -165,7 +165,10 @@ impl Registry {
         let bytes = self.plain(entry)?;
         let mut value: Value = serde_json::from_slice(&bytes)
             .map_err(|e| ApiError::internal(format!("the stored object at {:?} is not JSON: {e}", entry.key)))?;
-        if !kind.is_stored_form()
+        if kind.is_custom() {
+            // Stored in whichever version was the storage version then.
+            value["apiVersion"] = Value::String(kind.api_version());
+        } else if !kind.is_stored_form()
             && let Some(stored) = self.kinds().storage_row(kind)
         {
             convert::convert(&mut value, stored, kind);
@@ -176,7 +179,10 @@ impl Registry {
     /// The bytes of a stored entry as `kind`'s version serves them.
     pub fn served(&self, kind: &Kind, entry: &Entry) -> Result<Bytes, ApiError> {
         if kind.is_stored_form() {
-            return self.plain(entry);
+            let bytes = self.plain(entry)?;
+            if !kind.is_custom() || codec::is_version(&bytes, &kind.api_version()) {
+                return Ok(bytes);
+            }
         }
         let value = self.parse(kind, entry)?;
         let encoded = codec::encode(&value).map_err(ApiError::internal)?;

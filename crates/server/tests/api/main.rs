@@ -1,0 +1,11 @@
+//! The API over its in-process service and over HTTPS, with a real store.
+#![allow(clippy::unwrap_used)]
+
+mod access;
+mod harness;
+mod https;
+mod lists;
+mod malformed;
+mod pods;
+mod services;
+mod verbs;
