@@ -32,8 +32,8 @@ pub enum Usage {
 pub struct LeafSpec {
     /// Common name: the user name of a client certificate.
     pub common_name: String,
-    /// Organizations: the groups of a client certificate.
-    pub organizations: Vec<String>,
+    /// Organization: the group of a client certificate.
+    pub organization: Option<String>,
     /// DNS subject alternative names.
     pub dns: Vec<String>,
     /// Address subject alternative names.
@@ -43,11 +43,11 @@ pub struct LeafSpec {
 }
 
 impl LeafSpec {
-    /// A client certificate for the user `name` in `groups`.
-    pub fn client(name: &str, groups: &[&str]) -> Self {
+    /// A client certificate for the user `name`, in `group`.
+    pub fn client(name: &str, group: Option<&str>) -> Self {
         Self {
             common_name: name.into(),
-            organizations: groups.iter().map(|g| (*g).into()).collect(),
+            organization: group.map(Into::into),
             dns: vec![],
             ips: vec![],
             usage: Usage::Client,
@@ -56,7 +56,7 @@ impl LeafSpec {
 
     /// A serving certificate.
     pub fn server(name: &str, dns: Vec<String>, ips: Vec<IpAddr>) -> Self {
-        Self { common_name: name.into(), organizations: vec![], dns, ips, usage: Usage::Server }
+        Self { common_name: name.into(), organization: None, dns, ips, usage: Usage::Server }
     }
 }
 
@@ -267,7 +267,7 @@ fn leaf_params(
 ) -> Result<(CertificateParams, Timestamp), PkiError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    for organization in &spec.organizations {
+    if let Some(organization) = &spec.organization {
         params.distinguished_name.push(DnType::OrganizationName, organization.as_str());
     }
     params.distinguished_name.push(DnType::CommonName, spec.common_name.as_str());

@@ -210,10 +210,10 @@ fn open_leaves(
         kubelet_client: open(
             "apiserver-kubelet-client",
             ca,
-            LeafSpec::client("kube-apiserver-kubelet-client", &["system:masters"]),
+            LeafSpec::client("kube-apiserver-kubelet-client", Some("system:masters")),
         )?,
-        front_proxy_client: open("front-proxy-client", front_proxy_ca, LeafSpec::client("front-proxy-client", &[]))?,
-        admin: open("admin", ca, LeafSpec::client("kubernetes-admin", &["system:masters"]))?,
+        front_proxy_client: open("front-proxy-client", front_proxy_ca, LeafSpec::client("front-proxy-client", None))?,
+        admin: open("admin", ca, LeafSpec::client("kubernetes-admin", Some("system:masters")))?,
     })
 }
 

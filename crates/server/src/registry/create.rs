@@ -68,7 +68,7 @@ impl Registry {
         if !meta::resource_version(&object).is_empty() {
             return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created".to_owned()));
         }
-        let generate = meta::text(&object["metadata"], "generateName").to_owned();
+        let generate = meta::text(&object, "generateName").to_owned();
         let generated = meta::name(&object).is_empty() && !generate.is_empty();
         let mut attempt = 0;
         loop {
@@ -215,6 +215,10 @@ impl Registry {
                         }
                     }
                 }
+                Ok(())
+            }
+            ("", "services") => {
+                services::normalize(object);
                 Ok(())
             }
             ("rbac.authorization.k8s.io", _) => crate::authz::guard::check(self, call, kind, object, None),

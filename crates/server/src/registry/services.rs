@@ -97,6 +97,16 @@ pub fn concerns(kind: &Kind) -> bool {
     kind.group.is_empty() && kind.plural == "services"
 }
 
+/// The older `clusterIP` given alone speaks for the list, too.
+pub fn normalize(service: &mut Value) {
+    let spec = &mut service["spec"];
+    let one = spec.get("clusterIP").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let none = spec.get("clusterIPs").and_then(Value::as_array).is_none_or(Vec::is_empty);
+    if !one.is_empty() && none {
+        spec["clusterIPs"] = json!([one]);
+    }
+}
+
 /// Hands out addresses and node ports.
 pub struct Allocator {
     ranges: Vec<Cidr>,

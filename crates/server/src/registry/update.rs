@@ -181,6 +181,9 @@ impl Registry {
         let old = request.old.take().unwrap_or_default();
         rules::default(kind, &mut object);
         pass_door(kind, subresource, &mut object, &old);
+        if services::concerns(kind) {
+            services::normalize(&mut object);
+        }
         if kind.group == "rbac.authorization.k8s.io" {
             crate::authz::guard::check(self, call, kind, &object, Some(&old))?;
         }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod definitions;
 mod harness;
 mod https;
 mod lists;

@@ -33,7 +33,7 @@ async fn refusals() {
         ("POST", MAPS, json_media, &deep, 400),
         ("POST", MAPS, json_media, &deep_data, 400),
         ("POST", MAPS, json_media, &huge, 413),
-        ("POST", MAPS, "application/yaml", bomb, 400),
+        ("POST", MAPS, "application/yaml", bomb, 422),
         ("POST", MAPS, "text/csv", "a,b", 415),
         ("POST", MAPS, "application/vnd.kubernetes.protobuf", "k8s\0\u{1}\u{2}", 400),
         ("POST", MAPS, "application/cbor", "x", 415),

@@ -92,6 +92,7 @@ async fn node_ports_and_types() {
     assert_eq!(code, 201, "{external}");
     assert!(external["spec"].get("clusterIP").is_none());
 
+    drop(admin);
     let cluster = cluster.restart().await;
     let (code, refused) = cluster
         .admin()

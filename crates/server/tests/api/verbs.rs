@@ -205,6 +205,7 @@ async fn secrets_are_encrypted_in_the_store() {
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"password": "plain-and-open"}});
     let (code, made) = admin.post("/api/v1/namespaces/default/secrets", secret).await;
     assert_eq!((code, &made["data"]["password"]), (201, &json!("cGxhaW4tYW5kLW9wZW4=")), "{made}");
+    drop(admin);
     let cluster = cluster.restart().await;
     let (_, got) = cluster.admin().get("/api/v1/namespaces/default/secrets/s").await;
     assert_eq!(got, made);
