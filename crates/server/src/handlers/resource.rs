@@ -42,6 +42,9 @@ impl Server {
         if !info.subresource.is_empty() {
             return self.subresource(inbound, kind).await;
         }
+        if info.verb == "create" && !info.path_name().is_empty() {
+            return Err(ApiError::method_not_allowed());
+        }
         if let Some(review) = self.review(&inbound, &kind) {
             return review.answer(inbound).await;
         }
