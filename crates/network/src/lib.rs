@@ -46,7 +46,11 @@ pub async fn run(mut config: Config, cluster: Cluster, stop: CancellationToken) 
     }
     let network = config.clone();
     tokio::task::spawn_blocking(move || cni::configure(&network)).await??;
-    tokio::join!(proxy::run(config.clone(), cluster.clone(), stop.clone()), routes::run(config, cluster, stop),);
+    tokio::join!(
+        proxy::run(config.clone(), cluster.clone(), stop.clone()),
+        dns::run(config.clone(), cluster.clone(), stop.clone()),
+        routes::run(config, cluster, stop),
+    );
     Ok(())
 }
 
