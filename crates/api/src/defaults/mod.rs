@@ -45,6 +45,11 @@ pub fn apply_to(group: &str, kind: &str, object: &mut Value) {
         "flowcontrol.apiserver.k8s.io" => admission::apply_flow(kind, map),
         "scheduling.k8s.io" if kind == "PriorityClass" => text(map, "preemptionPolicy", "PreemptLowerPriority"),
         "resource.k8s.io" => resource::apply(kind, map),
+        "authentication.k8s.io" if kind == "TokenRequest" => {
+            if let Some(spec) = made(map, "spec") {
+                optional(spec, "expirationSeconds", 3600);
+            }
+        }
         "node.k8s.io" if kind == "RuntimeClass" => {
             if let Some(overhead) = child(map, "overhead") {
                 quantities_at(overhead, "podFixed");

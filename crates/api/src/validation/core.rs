@@ -35,7 +35,8 @@ pub(super) fn config_map(out: &mut Out, object: &Value) {
         total += bytes(value);
     }
     if total > DATA_MAX {
-        out.push(FieldError::too_long(&FieldPath::root(""), DATA_MAX));
+        // The object as a whole is the field.
+        out.push(FieldError::too_long(&FieldPath::root("[]"), DATA_MAX));
     }
 }
 

@@ -227,11 +227,15 @@ pub(super) fn definition_update(out: &mut Out, new: &Value, old: &Value) {
     definition(out, new);
     let at = FieldPath::root("spec");
     let (now, was) = (child(new, "spec"), child(old, "spec"));
-    immutable(out, &at.child("group"), child(now, "group"), child(was, "group"));
-    immutable(out, &at.child("scope"), child(now, "scope"), child(was, "scope"));
-    let (names, before) = (child(now, "names"), child(was, "names"));
-    for field in ["kind", "plural"] {
-        immutable(out, &at.child("names").child(field), child(names, field), child(before, field));
+    let conditions = items(child(old, "status"), "conditions");
+    let established = conditions.iter().any(|one| text(one, "type") == "Established" && text(one, "status") == "True");
+    if established {
+        immutable(out, &at.child("group"), child(now, "group"), child(was, "group"));
+        immutable(out, &at.child("scope"), child(now, "scope"), child(was, "scope"));
+        let (names, before) = (child(now, "names"), child(was, "names"));
+        for field in ["kind", "plural"] {
+            immutable(out, &at.child("names").child(field), child(names, field), child(before, field));
+        }
     }
     stored_versions(out, new);
 }

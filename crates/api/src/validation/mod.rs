@@ -19,6 +19,7 @@ mod pod;
 mod policy;
 mod rbac;
 mod resource;
+mod reviews;
 mod selectors;
 mod services;
 mod storage;
@@ -28,6 +29,7 @@ mod workloads;
 
 pub use cron::check as check_cron_schedule;
 pub use metadata::name_rule;
+pub use reviews::review;
 pub use warnings::warnings;
 
 use check::Out;

@@ -665,6 +665,16 @@ fn workloads() {
         update_text("batch", "Job", "", &job(), &json!({"spec": {"completions": 5}})),
         "spec.completions: Invalid value: 5: field is immutable"
     );
+    let indexed = |policy: Value| {
+        let patch =
+            json!({"spec": {"completionMode": "Indexed", "completions": 5, "successPolicy": {"rules": [policy]}}});
+        create_text("batch", "Job", &merged(job(), &patch))
+    };
+    assert_eq!(indexed(json!({"succeededIndexes": "0-2,4", "succeededCount": 3})), "ok");
+    assert_eq!(
+        indexed(json!({"succeededIndexes": "3,1"})),
+        "spec.successPolicy.rules[0].succeededIndexes: Invalid value: \"3,1\": error parsing succeededIndexes: non-increasing order, previous: 3, current: 1"
+    );
     assert_eq!(
         create_text("batch", "CronJob", &json!({"spec": {"schedule": "* *", "jobTemplate": job()}})),
         "spec.schedule: Invalid value: \"* *\": expected exactly 5 fields, found 2: [* *]"

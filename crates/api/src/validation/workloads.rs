@@ -5,7 +5,7 @@ use super::check::{
     one_of, percent_of, same, text,
 };
 use super::pod::{self, template};
-use super::{selectors, storage};
+use super::selectors;
 use crate::field::{FieldError, FieldPath};
 use crate::names;
 use crate::selector::LabelSelector;
@@ -229,10 +229,6 @@ pub(super) fn stateful_set(out: &mut Out, object: &Value) {
     }
     selector_and_template(out, &at, spec);
     pod::must_restart_always(out, &at.child("template"), child(spec, "template"));
-    let list = at.child("volumeClaimTemplates");
-    for (i, claim) in items(spec, "volumeClaimTemplates").iter().enumerate() {
-        storage::claim_spec(out, &list.index(i).child("spec"), child(claim, "spec"));
-    }
 }
 
 pub(super) fn stateful_set_update(out: &mut Out, new: &Value, old: &Value) {
@@ -373,6 +369,7 @@ fn job_spec(out: &mut Out, at: Path, spec: &Value) {
         super::check::invalid_all(out, &at.child("managedBy"), name, names::domain_prefixed_path(name));
     }
     failure_policy(out, &at.child("podFailurePolicy"), spec);
+    success_policy(out, &at.child("successPolicy"), spec);
     template(out, &at.child("template"), child(spec, "template"));
     let policy = text(child(child(spec, "template"), "spec"), "restartPolicy");
     let here = at.child("template");
@@ -384,6 +381,78 @@ fn job_spec(out: &mut Out, at: Path, spec: &Value) {
     } else if has(spec, "podFailurePolicy") && policy != "Never" {
         out.push(FieldError::invalid(&here, policy, "only \"Never\" is supported when podFailurePolicy is specified"));
     }
+}
+
+/// When an indexed Job counts as done (KEP-3998).
+fn success_policy(out: &mut Out, at: Path, spec: &Value) {
+    let policy = child(spec, "successPolicy");
+    if policy.is_null() {
+        return;
+    }
+    let rules = items(policy, "rules");
+    let list = at.child("rules");
+    if rules.is_empty() {
+        out.push(FieldError::required(
+            &list,
+            "at least one rules must be specified when the successPolicy is specified",
+        ));
+    }
+    if rules.len() > 20 {
+        out.push(FieldError::too_many(&list, rules.len(), 20));
+    }
+    let completions = int(spec, "completions").unwrap_or(0);
+    for (i, rule) in rules.iter().enumerate() {
+        let at = list.index(i);
+        let (indexes, count) = (text(rule, "succeededIndexes"), int(rule, "succeededCount"));
+        if !has(rule, "succeededIndexes") && count.is_none() {
+            out.push(FieldError::required(&at, "at least one of succeededCount or succeededIndexes must be specified"));
+            continue;
+        }
+        let mut total = completions;
+        if has(rule, "succeededIndexes") {
+            match index_count(indexes, completions) {
+                Ok(found) => total = found,
+                Err(why) => out.push(FieldError::invalid(
+                    &at.child("succeededIndexes"),
+                    indexes,
+                    format!("error parsing succeededIndexes: {why}"),
+                )),
+            }
+        }
+        if let Some(count) = count {
+            let here = at.child("succeededCount");
+            super::check::positive(out, &here, Some(count));
+            if count > total {
+                out.push(FieldError::invalid(
+                    &here,
+                    count,
+                    format!("must be less than or equal to {total} (the number of specified completions or indexes)"),
+                ));
+            }
+        }
+    }
+}
+
+/// How many indexes `0-2,5` names; each below `completions`, in rising order.
+fn index_count(text: &str, completions: i64) -> Result<i64, String> {
+    let mut last = -1;
+    let mut count = 0;
+    for part in text.split(',') {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| {
+            text.parse::<i64>().map_err(|_| format!("cannot convert string to integer for index: \"{text}\""))
+        };
+        let (from, to) = (number(from)?, number(to)?);
+        if to >= completions {
+            return Err(format!("too large index: \"{part}\""));
+        }
+        if from <= last || to < from {
+            return Err(format!("non-increasing order, previous: {last}, current: {from}"));
+        }
+        count += to - from + 1;
+        last = to;
+    }
+    Ok(count)
 }
 
 fn failure_policy(out: &mut Out, at: Path, spec: &Value) {

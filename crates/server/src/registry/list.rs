@@ -81,8 +81,7 @@ pub fn parse_revision(text: &str) -> Result<Option<Revision>, ApiError> {
 
 /// Compiles the selectors of a request for `kind`.
 pub fn filter(kind: &Kind, labels: &str, fields: &str) -> Result<Filter, ApiError> {
-    let labels = LabelSelector::parse(labels)
-        .map_err(|e| ApiError::bad_request(format!("unable to parse requirement: {}", e.0)))?;
+    let labels = LabelSelector::parse(labels).map_err(|e| ApiError::bad_request(e.0))?;
     let fields = FieldSelector::parse(fields).map_err(|e| ApiError::bad_request(e.0))?;
     let selectable = kind.custom.as_ref().map(|c| c.selectable_fields.as_slice()).unwrap_or_default();
     let custom: Vec<FieldDef> = selectable.iter().map(|path| FieldDef::custom(path, FieldForm::Text)).collect();

@@ -116,6 +116,7 @@ pub(super) fn spec_checks(out: &mut Out, at: Path, spec: &Value, role: Role) {
             invalid_all(out, &at.child(field), value, check(value));
         }
     }
+    hostname_override(out, at, spec);
     in_range(out, &at.child("activeDeadlineSeconds"), int(spec, "activeDeadlineSeconds"), 1, INT32_MAX);
     tolerations(out, &at.child("tolerations"), spec);
     network::host_aliases(out, &at.child("hostAliases"), spec);
@@ -135,6 +136,28 @@ pub(super) fn spec_checks(out: &mut Out, at: Path, spec: &Value, role: Role) {
     }
     operating_system(out, at, spec);
     resource_claims(out, at, spec);
+}
+
+/// A hostname that overrides all else (KEP-4762).
+fn hostname_override(out: &mut Out, at: Path, spec: &Value) {
+    if !has(spec, "hostnameOverride") {
+        return;
+    }
+    let here = at.child("hostnameOverride");
+    let name = text(spec, "hostnameOverride");
+    invalid_all(out, &here, name, names::dns1123_subdomain(name));
+    if name.len() > 64 {
+        out.push(FieldError::too_long(&here, 64));
+    }
+    if flag(spec, "setHostnameAsFQDN") {
+        out.push(FieldError::forbidden(
+            &at.child("setHostnameAsFQDN"),
+            "may not be specified when `hostnameOverride` is specified",
+        ));
+    }
+    if flag(spec, "hostNetwork") {
+        out.push(FieldError::forbidden(&here, "may not be specified when `hostNetwork` is true"));
+    }
 }
 
 fn pull_secrets(out: &mut Out, at: Path, spec: &Value) {
