@@ -109,6 +109,24 @@ pub fn filter(state: &State, prepared: &Prepared, pod: &PodInfo, id: NodeId) -> 
     interpod::filter(state, &prepared.interpod, id)
 }
 
+/// Everything that speaks against a node, not only the first objection: for explaining.
+pub fn objections(state: &State, prepared: &Prepared, pod: &PodInfo, id: NodeId) -> Vec<Reject> {
+    let node = state.node(id);
+    [
+        taints::filter_unschedulable(pod, node),
+        taints::filter(pod, node),
+        node_affinity::filter(pod, node),
+        ports::filter(pod, node),
+        fit::filter(pod, node),
+        volumes::filter(state, &prepared.volumes, pod, node),
+        spread::filter(state, &prepared.hard, id),
+        interpod::filter(state, &prepared.interpod, id),
+    ]
+    .into_iter()
+    .filter_map(Result::err)
+    .collect()
+}
+
 /// The same with room kept for pods for which it was made and that matter at least as much.
 pub fn filter_nominated(
     state: &mut State,

@@ -19,6 +19,7 @@ mod apply;
 pub mod config;
 pub mod core;
 pub mod decide;
+pub mod explain;
 mod feed;
 pub mod hints;
 pub mod message;
