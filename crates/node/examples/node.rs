@@ -13,16 +13,22 @@ use caravel_runtime::images::build::{Builder, FileSource};
 use tokio_util::sync::CancellationToken;
 
 const APPLETS: [&str; 34] = [
-    "sh", "sleep", "cat", "true", "false", "hostname", "id", "ls", "nc", "echo", "env", "stat", "grep", "mount", "dd", "kill", "ps",
-    "touch", "rm", "date", "seq", "head", "tail", "tr", "wc", "mkdir", "ip", "httpd", "hexdump", "df", "test", "sort", "trap", "printf",
+    "sh", "sleep", "cat", "true", "false", "hostname", "id", "ls", "nc", "echo", "env", "stat", "grep", "mount", "dd",
+    "kill", "ps", "touch", "rm", "date", "seq", "head", "tail", "tr", "wc", "mkdir", "ip", "httpd", "hexdump", "df",
+    "test", "sort", "trap", "printf",
 ];
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
     let _ = rustls::crypto::ring::default_provider().install_default();
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [kubeconfig, dir, number, rest @ ..] = args.as_slice() else { anyhow::bail!("usage: node KUBECONFIG DIR NUMBER [NAME]") };
+    let [kubeconfig, dir, number, rest @ ..] = args.as_slice() else {
+        anyhow::bail!("usage: node KUBECONFIG DIR NUMBER [NAME]")
+    };
     let number: u8 = number.parse()?;
     let dir = Path::new(dir);
     let daemon_config = containerd::Config::new(dir, u32::from(number));
@@ -39,7 +45,8 @@ async fn main() -> anyhow::Result<()> {
     daemon.images().put(&bundle, true).await?;
     network(dir, &daemon_config, number)?;
     let kubeconfig = kube::config::Kubeconfig::read_from(kubeconfig)?;
-    let client = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.context("the kubeconfig")?;
+    let client =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default()).await.context("the kubeconfig")?;
     let cluster = Cluster::new(kube::Client::try_from(client)?, "kubelet");
     let stop = CancellationToken::new();
     let signal = stop.clone();

@@ -15,12 +15,19 @@ fn refuse(reason: &str, message: String) -> Verdict {
 }
 
 /// Checks a Pod against the node and the Pods it has taken in already.
-pub fn admit(node: Option<&Node>, allocatable: &Resources, others: &[Arc<Pod>], pod: &Pod) -> Result<(), Verdict> {
+pub fn admit(
+    node: Option<&Node>,
+    allocatable: &Resources,
+    unsafe_sysctls: &[String],
+    others: &[Arc<Pod>],
+    pod: &Pod,
+) -> Result<(), Verdict> {
     let Some(pod_spec) = &pod.spec else { return Ok(()) };
     if let Some(os) = pod_spec.os.as_ref().filter(|o| o.name != "linux") {
         return Err(refuse("PodOSNotSupported", format!("Pod's OS field doesn't match node OS: {}", os.name)));
     }
-    fits(allocatable, others, pod_spec)?;
+    sysctls(pod_spec, unsafe_sysctls)?;
+    fits(allocatable, others, pod).map_err(|v| refuse(&v.reason, v.message))?;
     if let Some(node) = node
         && !selected(node, pod_spec)
     {
@@ -38,6 +45,45 @@ pub fn admit(node: Option<&Node>, allocatable: &Resources, others: &[Arc<Pod>], 
     Ok(())
 }
 
+/// The kernel parameters that touch nobody but the Pod.
+const SAFE_SYSCTLS: [&str; 12] = [
+    "kernel.shm_rmid_forced",
+    "net.ipv4.ip_local_port_range",
+    "net.ipv4.tcp_syncookies",
+    "net.ipv4.ping_group_range",
+    "net.ipv4.ip_unprivileged_port_start",
+    "net.ipv4.ip_local_reserved_ports",
+    "net.ipv4.tcp_keepalive_time",
+    "net.ipv4.tcp_fin_timeout",
+    "net.ipv4.tcp_keepalive_intvl",
+    "net.ipv4.tcp_keepalive_probes",
+    "net.ipv4.tcp_rmem",
+    "net.ipv4.tcp_wmem",
+];
+
+/// `allowed` names further parameters, a trailing `*` standing for any end.
+fn sysctls(pod: &PodSpec, allowed: &[String]) -> Result<(), Verdict> {
+    let on_host = |name: &str| {
+        (name.starts_with("net.") && pod.host_network == Some(true))
+            || ((name.starts_with("kernel.") || name.starts_with("fs.mqueue.")) && pod.host_ipc == Some(true))
+    };
+    for s in pod.security_context.iter().flat_map(|c| c.sysctls.iter().flatten()) {
+        let name = s.name.replace('/', ".");
+        let listed = SAFE_SYSCTLS.contains(&name.as_str())
+            || allowed.iter().any(|a| a.strip_suffix('*').map_or(*a == name, |prefix| name.starts_with(prefix)));
+        if on_host(&name) {
+            return Err(refuse(
+                "SysctlForbidden",
+                format!("forbidden sysctl: \"{name}\" not allowed with host namespaces enabled"),
+            ));
+        }
+        if !listed {
+            return Err(refuse("SysctlForbidden", format!("forbidden sysctl: \"{name}\" not allowlisted")));
+        }
+    }
+    Ok(())
+}
+
 fn request(pod: &PodSpec, resource: &str) -> i64 {
     match resource {
         "pods" => 1,
@@ -45,7 +91,9 @@ fn request(pod: &PodSpec, resource: &str) -> i64 {
     }
 }
 
-fn fits(allocatable: &Resources, others: &[Arc<Pod>], pod: &PodSpec) -> Result<(), Verdict> {
+/// Whether the node has room; the verdict's message has no preamble.
+pub fn fits(allocatable: &Resources, others: &[Arc<Pod>], pod: &Pod) -> Result<(), Verdict> {
+    let Some(pod) = &pod.spec else { return Ok(()) };
     let ordered = ["pods", "cpu", "memory", "ephemeral-storage"];
     let rest = allocatable.keys().map(String::as_str).filter(|k| !ordered.contains(k));
     for resource in ordered.into_iter().chain(rest) {
@@ -152,7 +200,8 @@ mod tests {
         let node: Node =
             serde_json::from_value(json!({"metadata": {"name": "n", "labels": {"disk": "ssd", "gen": "5"}}})).unwrap();
         let allocatable: Resources = serde_json::from_value(json!({"cpu": "2", "memory": "1Gi", "pods": "2"})).unwrap();
-        admit(Some(&node), &allocatable, others, &pod(spec)).map_or_else(|v| v.reason, |()| String::new())
+        admit(Some(&node), &allocatable, &["net.core.*".to_owned()], others, &pod(spec))
+            .map_or_else(|v| v.reason, |()| String::new())
     }
 
     #[test]
@@ -178,6 +227,11 @@ mod tests {
         };
         assert_eq!(reason(&[], affine("Gt", json!(["4"]))), "");
         assert_eq!(reason(&[], affine("Lt", json!(["4"]))), "NodeAffinity");
+        let sysctl =
+            |name: &str| json!({"containers": [], "securityContext": {"sysctls": [{"name": name, "value": "1"}]}});
+        assert_eq!(reason(&[], sysctl("kernel.shm_rmid_forced")), "");
+        assert_eq!(reason(&[], sysctl("net.core.somaxconn")), "");
+        assert_eq!(reason(&[], sysctl("kernel.msgmax")), "SysctlForbidden");
         assert_eq!(reason(&[], json!({"containers": [], "os": {"name": "windows"}})), "PodOSNotSupported");
     }
 

@@ -62,6 +62,8 @@ pub struct Config {
     pub thresholds: Thresholds,
     /// Containers without a seccomp profile get the runtime's default one instead of none.
     pub seccomp_default: bool,
+    /// Kernel parameters Pods may set beside those that are safe; a trailing `*` stands for any end.
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// The version reported as kubelet's.
     pub version: String,
 }
@@ -133,6 +135,7 @@ impl Config {
             status_interval: Duration::from_secs(300),
             thresholds: Thresholds::default(),
             seccomp_default: true,
+            allowed_unsafe_sysctls: Vec::new(),
             version: "v1.36.0".into(),
         }
     }

@@ -14,6 +14,7 @@ pub mod container;
 pub mod image;
 pub mod machine;
 pub mod manager;
+pub mod manifests;
 pub mod names;
 pub mod objects;
 pub mod pod;
@@ -25,6 +26,7 @@ pub mod server;
 pub mod shared;
 pub mod source;
 pub mod time;
+pub mod upkeep;
 pub mod volume;
 pub mod worker;
 

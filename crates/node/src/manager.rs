@@ -10,9 +10,11 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::admit;
+use crate::manifests;
 use crate::names;
 use crate::pod::spec;
 use crate::pod::status::Verdict;
@@ -34,8 +36,27 @@ impl Admission {
             let others: Vec<Arc<Pod>> =
                 taken.iter().filter(|(uid, _)| uid.as_str() != spec::uid(pod)).map(|(_, p)| p.clone()).collect();
             let node = shared.node.list().into_iter().next();
-            admit::admit(node.as_deref(), &shared.machine.allocatable(&shared.config), &others, pod)?;
+            admit::admit(
+                node.as_deref(),
+                &shared.machine.allocatable(&shared.config),
+                &shared.config.allowed_unsafe_sysctls,
+                &others,
+                pod,
+            )?;
         }
+        taken.insert(spec::uid(pod).to_owned(), pod.clone());
+        self.weigh(shared, &taken);
+        Ok(())
+    }
+
+    /// Grants a Pod other resources, or says why not: `Infeasible` if it never fits the node, `Deferred` if not now.
+    pub fn resize(&self, shared: &Shared, pod: &Arc<Pod>) -> Result<(), (&'static str, String)> {
+        let mut taken = self.taken.lock();
+        let allocatable = shared.machine.allocatable(&shared.config);
+        admit::fits(&allocatable, &[], pod).map_err(|v| ("Infeasible", v.message))?;
+        let others: Vec<Arc<Pod>> =
+            taken.iter().filter(|(uid, _)| uid.as_str() != spec::uid(pod)).map(|(_, p)| p.clone()).collect();
+        admit::fits(&allocatable, &others, pod).map_err(|v| ("Deferred", v.message))?;
         taken.insert(spec::uid(pod).to_owned(), pod.clone());
         self.weigh(shared, &taken);
         Ok(())
@@ -62,28 +83,55 @@ pub struct Manager {
     shared: Arc<Shared>,
     admission: Arc<Admission>,
     pods: Mutex<HashMap<String, Arc<Handle>>>,
+    /// A mirror of a static Pod is gone or asked to go.
+    pub mirror_changed: Notify,
+    /// Cancelled once the manifests were read for the first time.
+    pub manifests_read: CancellationToken,
 }
 
 impl Manager {
     /// No Pods yet.
     pub fn new(shared: Arc<Shared>) -> Arc<Self> {
-        Arc::new(Manager { shared, admission: Arc::default(), pods: Mutex::default() })
+        Arc::new(Manager {
+            shared,
+            admission: Arc::default(),
+            pods: Mutex::default(),
+            mirror_changed: Notify::new(),
+            manifests_read: CancellationToken::new(),
+        })
     }
 
     /// The API's news of a Pod of this node.
     pub fn changed(self: &Arc<Self>, change: &Change<Pod>) {
+        let pod = change.object();
+        if manifests::is_mirror(pod) {
+            // Mirrors are no work of their own.
+            self.mirror(pod, change);
+            return;
+        }
         match change {
             Change::Added(pod) | Change::Updated { new: pod, .. } => self.present(pod),
             Change::Deleted(pod) => self.gone(spec::uid(pod)),
         }
     }
 
+    /// A mirror goes when it is deleted or when its Pod is gone; one that is still of use comes back.
+    fn mirror(&self, mirror: &Arc<Pod>, change: &Change<Pod>) {
+        let of =
+            mirror.metadata.annotations.as_ref().and_then(|a| a.get(names::CONFIG_MIRROR)).cloned().unwrap_or_default();
+        let gone = matches!(change, Change::Deleted(_));
+        let orphan = !self.pods.lock().contains_key(&of);
+        if !gone && (orphan || manifests::concerns(change)) {
+            let (client, mirror) = (self.shared.client.clone(), mirror.clone());
+            tokio::spawn(async move { manifests::drop_mirror(&client, &mirror).await });
+        }
+        if manifests::concerns(change) {
+            self.mirror_changed.notify_one();
+        }
+    }
+
     /// A Pod is wanted as it is here.
     pub fn present(self: &Arc<Self>, pod: &Arc<Pod>) {
-        // Pods that only mirror a manifest are no work of their own.
-        if pod.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(names::CONFIG_MIRROR)) {
-            return;
-        }
         let mut pods = self.pods.lock();
         match pods.get(spec::uid(pod)) {
             Some(h) => h.want(|w| {

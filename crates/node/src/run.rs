@@ -14,11 +14,13 @@ use crate::config::Config;
 use crate::image::Pulls;
 use crate::machine::Machine;
 use crate::manager::Manager;
+use crate::manifests;
 use crate::objects::Watches;
 use crate::register;
 use crate::server;
 use crate::shared::Shared;
 use crate::source::PodSource;
+use crate::upkeep;
 use crate::volume::{Volumes, mounts};
 
 /// A missed event costs at most this much time.
@@ -99,6 +101,7 @@ pub async fn start(
         pulls: Pulls::new(config.max_parallel_pulls),
         services: cluster.informer::<Service>(),
         node: cluster.informer_with::<Node>(ListSelector::fields(format!("metadata.name={name}"))),
+        pressure: Default::default(),
         owners: Default::default(),
         cgroups,
         runtime,
@@ -162,11 +165,13 @@ async fn live(shared: Arc<Shared>, manager: Arc<Manager>, cluster: Cluster, stop
     let work = async {
         let node = register::register(&shared.client, &shared.config).await;
         let look = Arc::new(Notify::new());
+        let manifests = static_pods(shared.clone(), manager.clone(), node.clone(), stop.clone());
         let lease = register::renew(shared.client.clone(), node, shared.config.lease_duration, stop.clone());
         let status = register::keep_status(shared.clone(), manager.clone(), look.clone(), stop.clone());
         let events = manager.clone().follow_runtime(stop.clone());
+        let upkeep = upkeep::run(shared.clone(), manager.clone(), look.clone(), stop.clone());
         let pods = pods(shared.clone(), manager.clone(), cluster);
-        tokio::join!(lease, status, events, pods);
+        tokio::join!(lease, status, events, upkeep, manifests, pods);
     };
     tokio::select! {
         () = work => {}
@@ -174,9 +179,18 @@ async fn live(shared: Arc<Shared>, manager: Arc<Manager>, cluster: Cluster, stop
     }
 }
 
+async fn static_pods(shared: Arc<Shared>, manager: Arc<Manager>, node: Node, stop: CancellationToken) {
+    if let Some(dir) = shared.config.manifest_dir.clone() {
+        manifests::run(shared, manager, node, dir, stop).await;
+    }
+}
+
 async fn pods(shared: Arc<Shared>, manager: Arc<Manager>, cluster: Cluster) {
-    // Admission looks at the Node's labels.
+    // Admission looks at the Node's labels; mirrors are judged by the manifests.
     shared.node.synced().await;
+    if shared.config.manifest_dir.is_some() {
+        manager.manifests_read.cancelled().await;
+    }
     let informer =
         cluster.informer_with::<Pod>(ListSelector::fields(format!("spec.nodeName={}", shared.config.node_name)));
     informer.synced().await;

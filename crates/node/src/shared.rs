@@ -16,6 +16,7 @@ use crate::container::fields::Surroundings;
 use crate::image::Pulls;
 use crate::machine::Machine;
 use crate::pod::spec::Role;
+use crate::upkeep::Pressure;
 use crate::volume::Volumes;
 
 /// What an event is about.
@@ -43,6 +44,8 @@ pub struct Shared {
     pub node: Informer<Node>,
     /// What the machine has.
     pub machine: Machine,
+    /// What the node is short of.
+    pub pressure: Pressure,
     /// Which Pod (by UID) a container or sandbox id belongs to, for runtime events.
     pub owners: Mutex<HashMap<String, String>>,
 }

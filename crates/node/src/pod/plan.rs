@@ -60,6 +60,8 @@ pub struct Start {
 pub enum KillReason {
     /// Its spec changed.
     Changed,
+    /// Its new resources need a restart.
+    Resized,
     /// Its liveness probe failed.
     Liveness,
     /// Its startup probe failed.

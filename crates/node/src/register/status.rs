@@ -100,12 +100,8 @@ impl Keeper {
             }
             Err(e) => h.not_ready = Some(format!("container runtime is down: {}", e.detail())),
         }
-        let t = &self.shared.config.thresholds;
-        h.memory = machine::meminfo("MemAvailable") < t.memory_available;
-        if let Some(d) = machine::disk(&self.shared.config.root_dir) {
-            h.disk = d.available < d.total / 100 * u64::from(t.nodefs_available_percent)
-                || (d.inodes > 0 && d.inodes_free < d.inodes / 100 * u64::from(t.nodefs_inodes_percent));
-        }
+        h.memory = self.shared.pressure.memory();
+        h.disk = self.shared.pressure.disk();
         (h, handlers)
     }
 }

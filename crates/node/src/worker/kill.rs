@@ -71,6 +71,7 @@ impl Worker {
         let again = if k.restart { ", will be restarted" } else { "" };
         let message = match k.reason {
             KillReason::Changed => format!("Container {} definition changed{again}", k.name),
+            KillReason::Resized => format!("Container {} resize requires restart", k.name),
             KillReason::Liveness => format!("Container {} failed liveness probe{again}", k.name),
             KillReason::Startup => format!("Container {} failed startup probe{again}", k.name),
             KillReason::Unknown => "Container is in unknown state, try killing it before restart".to_owned(),

@@ -43,6 +43,9 @@ impl Worker {
         if !self.admitted && !self.admit(pod, &observed) {
             return Step::Wait(None);
         }
+        // What the Pod was granted counts from here on, which may not be yet what its spec asks for.
+        let granted = self.grant(pod);
+        let pod = &granted;
         let deadline = self.deadline(pod);
         if deadline.is_some_and(|d| d <= now_ns()) {
             return self.exceeded(pod);
@@ -132,7 +135,13 @@ impl Worker {
                 Err(at) => Step::Wait(Some(at)),
             };
         }
-        let mut progress = false;
+        let mut progress = match self.resize(pod, observed).await {
+            Ok(changed) => changed,
+            Err(at) => {
+                wait = Some(at);
+                false
+            }
+        };
         for s in &plan.start {
             if self.handle.ending.is_cancelled() {
                 return Step::Again;

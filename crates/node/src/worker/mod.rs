@@ -6,6 +6,7 @@ mod end;
 mod kill;
 mod live;
 mod observe;
+mod resize;
 mod start;
 mod writer;
 
@@ -124,6 +125,8 @@ pub struct Worker {
     volumes: Option<Outcome>,
     writer: writer::Writer,
     status: Option<PodStatus>,
+    seen: Option<Arc<Pod>>,
+    sizes: resize::Sizes,
     admitted: bool,
     rejected: bool,
     complete: bool,
@@ -147,6 +150,8 @@ impl Worker {
             volumes: None,
             writer: writer::Writer::start(shared.client.clone(), &pod),
             status: None,
+            seen: None,
+            sizes: resize::Sizes::load(&config.pod_dir(spec::uid(&pod))),
             admitted: false,
             rejected: false,
             complete: false,
@@ -161,6 +166,15 @@ impl Worker {
     pub async fn run(mut self) {
         loop {
             let wanted = self.handle.wanted.borrow().clone();
+            if !self.seen.as_ref().is_some_and(|p| Arc::ptr_eq(p, &wanted.pod)) {
+                self.writer.seen(&wanted.pod);
+                let told = |p: &Pod| (p.metadata.labels.clone(), p.metadata.annotations.clone());
+                if self.seen.as_ref().is_some_and(|p| told(p) != told(&wanted.pod)) {
+                    // Downward API volumes show them.
+                    self.handle.dirty.store(true, Ordering::Release);
+                }
+                self.seen = Some(wanted.pod.clone());
+            }
             let step = if ends(&wanted) || self.verdict.is_some() {
                 self.end(&wanted).await
             } else {
@@ -194,14 +208,7 @@ impl Worker {
         let Some(last) = &self.status else { return pod.clone() };
         let mut base = Pod::clone(pod);
         let mut s = last.clone();
-        const OURS: [&str; 6] = [
-            "Ready",
-            "ContainersReady",
-            "Initialized",
-            "PodReadyToStartContainers",
-            "DisruptionTarget",
-            "PodScheduled",
-        ];
+        use writer::OURS;
         let foreign =
             pod.status.iter().flat_map(|s| s.conditions.iter().flatten()).filter(|c| !OURS.contains(&c.type_.as_str()));
         let own = s.conditions.take().into_iter().flatten().filter(|c| OURS.contains(&c.type_.as_str()));
@@ -215,7 +222,7 @@ impl Worker {
         let base = self.base(pod);
         let node_ips = self.shared.node_ips();
         let probes = self.probes.verdicts();
-        let new = status::status(&status::Facts {
+        let mut new = status::status(&status::Facts {
             pod: &base,
             observed,
             probes: &probes,
@@ -225,8 +232,10 @@ impl Worker {
             ending,
             ended,
             node_ips: &node_ips,
+            applied: self.sizes.applied(),
             now: now_ns(),
         });
+        self.sizes.conditions(&mut new, pod.metadata.generation);
         self.show(pod, observed, &new);
         if self.status.as_ref() != Some(&new) {
             self.writer.send(new.clone());

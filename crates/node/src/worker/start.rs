@@ -97,6 +97,7 @@ impl Worker {
             Err(e) => return Err(failed("CreateContainerError", e.detail())),
         };
         self.shared.owners.lock().insert(id.clone(), self.uid.clone());
+        self.sizes.started(&id, &m.container);
         self.shared.event(about, "Normal", "Created", "Container created");
         if let Err(e) = self.shared.runtime.start_container(&id).await {
             return Err(Failure { reason: "RunContainerError", message: e.detail(), crashed: true });

@@ -12,9 +12,29 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::pod::spec;
 
+/// The conditions that a node owns; it leaves all others alone.
+pub const OURS: [&str; 8] = [
+    "Ready",
+    "ContainersReady",
+    "Initialized",
+    "PodReadyToStartContainers",
+    "DisruptionTarget",
+    "PodScheduled",
+    "PodResizePending",
+    "PodResizeInProgress",
+];
+
+/// What there is to write, and what the API was last seen to hold.
+#[derive(Clone, Default)]
+struct Latest {
+    seq: u64,
+    status: Option<PodStatus>,
+    seen: Option<(u64, PodStatus)>,
+}
+
 /// A Pod's status on its way to the API.
 pub struct Writer {
-    latest: watch::Sender<(u64, Option<PodStatus>)>,
+    latest: watch::Sender<Latest>,
     done: watch::Receiver<u64>,
     _task: AbortOnDropHandle<()>,
 }
@@ -22,13 +42,14 @@ pub struct Writer {
 impl Writer {
     /// For one Pod, whose status in the API is the one it carries.
     pub fn start(client: kube::Client, pod: &Pod) -> Self {
-        let (latest, rx) = watch::channel((0, None));
+        let (latest, rx) = watch::channel(Latest::default());
         let (done_tx, done) = watch::channel(0);
         let api = Api::namespaced(client, spec::namespace(pod));
         let base = Base {
             api,
             name: spec::name(pod).to_owned(),
-            uid: spec::uid(pod).to_owned(),
+            // The mirror of a static Pod has a UID of its own.
+            uid: if crate::manifests::is_static(pod) { String::new() } else { spec::uid(pod).to_owned() },
             known: pod.status.clone().unwrap_or_default(),
             version: version(pod),
         };
@@ -37,12 +58,21 @@ impl Writer {
 
     /// Takes a status over; an earlier one not written yet is dropped.
     pub fn send(&self, status: PodStatus) {
-        self.latest.send_modify(|l| *l = (l.0 + 1, Some(status)));
+        self.latest.send_modify(|l| {
+            l.seq += 1;
+            l.status = Some(status);
+        });
+    }
+
+    /// The API told the Pod. If somebody else changed what is ours, it is written again.
+    pub fn seen(&self, pod: &Pod) {
+        let seen = (version(pod), pod.status.clone().unwrap_or_default());
+        self.latest.send_modify(|l| l.seen = Some(seen));
     }
 
     /// Waits until everything sent is written (or the Pod is gone).
     pub async fn flush(&mut self) {
-        let want = self.latest.borrow().0;
+        let want = self.latest.borrow().seq;
         let _ = self.done.wait_for(|d| *d >= want).await;
     }
 }
@@ -61,11 +91,15 @@ fn version(pod: &Pod) -> u64 {
 }
 
 impl Base {
-    async fn run(mut self, mut latest: watch::Receiver<(u64, Option<PodStatus>)>, done: watch::Sender<u64>) {
+    async fn run(mut self, mut latest: watch::Receiver<Latest>, done: watch::Sender<u64>) {
         let mut delay = Duration::from_millis(100);
         while latest.changed().await.is_ok() {
             loop {
-                let (seq, status) = latest.borrow_and_update().clone();
+                let Latest { seq, status, seen } = latest.borrow_and_update().clone();
+                if let Some((version, known)) = seen.filter(|(v, _)| *v > self.version) {
+                    self.version = version;
+                    self.known = known;
+                }
                 let Some(status) = status else { break };
                 if self.write(&status).await {
                     delay = Duration::from_millis(100);
@@ -91,6 +125,8 @@ impl Base {
                 true
             }
             Err(e) => match status_code(&e) {
+                // The mirror of a static Pod may be on its way.
+                Some(404) if self.uid.is_empty() => false,
                 // It is gone, or another Pod has its name now.
                 Some(404 | 409) => true,
                 Some(code @ (400 | 422)) => {
@@ -119,7 +155,10 @@ pub fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<Value> {
             continue;
         }
         let value = match key.as_str() {
-            "conditions" => conditions(old.get(key), value),
+            "conditions" => match conditions(old.get(key), value) {
+                Value::Array(list) if list.is_empty() => continue,
+                list => list,
+            },
             "podIPs" | "hostIPs" => replaced(old.get(key), value),
             _ => value.clone(),
         };
@@ -128,14 +167,25 @@ pub fn patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<Value> {
     for key in old.keys().filter(|k| !new.contains_key(*k)) {
         status.insert(key.clone(), Value::Null);
     }
-    Some(json!({"metadata": {"uid": uid}, "status": status}))
+    if status.is_empty() {
+        return None;
+    }
+    Some(if uid.is_empty() { json!({"status": status}) } else { json!({"metadata": {"uid": uid}, "status": status}) })
 }
 
 /// The conditions that differ, with `null` for what they lost.
 fn conditions(old: Option<&Value>, new: &Value) -> Value {
     let list = |v: &Value| v.as_array().cloned().unwrap_or_default();
     let before = old.map(list).unwrap_or_default();
-    let changed = list(new).into_iter().filter(|c| !before.contains(c)).map(|mut c| {
+    let type_ = |c: &Value| c.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let mine = |c: &Value| OURS.contains(&type_(c).as_str());
+    let now = list(new);
+    let lost: Vec<Value> = before
+        .iter()
+        .filter(|b| mine(b) && !now.iter().any(|n| type_(n) == type_(b)))
+        .map(|b| json!({"type": type_(b), "$patch": "delete"}))
+        .collect();
+    let changed = now.into_iter().filter(|c| mine(c) && !before.contains(c)).map(|mut c| {
         let same = before.iter().find(|b| b.get("type") == c.get("type"));
         if let (Some(Value::Object(b)), Value::Object(c)) = (same, &mut c) {
             for key in b.keys() {
@@ -144,7 +194,7 @@ fn conditions(old: Option<&Value>, new: &Value) -> Value {
         }
         c
     });
-    Value::Array(changed.collect())
+    Value::Array(changed.chain(lost).collect())
 }
 
 /// A list merged by key that lost entries is replaced as a whole.
@@ -170,15 +220,15 @@ mod tests {
     #[test]
     fn only_differences_are_written() {
         let old = status(json!({"phase": "Pending", "reason": "x", "podIPs": [{"ip": "1"}],
-            "conditions": [{"type": "Ready", "status": "False", "reason": "r"}, {"type": "Foreign", "status": "True"}]}));
+            "conditions": [{"type": "Ready", "status": "False", "reason": "r"}, {"type": "Foreign", "status": "True"}, {"type": "PodResizePending", "status": "True"}]}));
         let new = status(json!({"phase": "Running", "podIPs": [{"ip": "2"}],
-            "conditions": [{"type": "Ready", "status": "True"}, {"type": "Foreign", "status": "True"}]}));
+            "conditions": [{"type": "Ready", "status": "True"}, {"type": "Foreign", "status": "False"}]}));
         assert_eq!(patch("u", &old, &old), None);
         assert_eq!(
             patch("u", &old, &new).unwrap(),
             json!({"metadata": {"uid": "u"}, "status": {"phase": "Running", "reason": null,
                 "podIPs": [{"ip": "2"}, {"$patch": "replace"}],
-                "conditions": [{"type": "Ready", "status": "True", "reason": null}]}})
+                "conditions": [{"type": "Ready", "status": "True", "reason": null}, {"type": "PodResizePending", "$patch": "delete"}]}})
         );
     }
 }

@@ -48,6 +48,11 @@ pub fn set(
     put(status.conditions.get_or_insert_default(), type_, answer, generation, now);
 }
 
+/// Removes one condition.
+pub fn remove(status: &mut PodStatus, type_: &str) {
+    status.conditions.iter_mut().for_each(|list| list.retain(|c| c.type_ != type_));
+}
+
 #[derive(Debug, Clone, Default)]
 struct Answer {
     status: bool,

@@ -68,7 +68,7 @@ fn from_record(
         restart_count: i32::try_from(r.attempt).unwrap_or(i32::MAX),
         state: Some(state(r)),
         last_state: before.map(state).or_else(|| former.and_then(|f| f.last_state.clone())),
-        resources: resources(facts, m, former),
+        resources: resources(facts, m, r),
         allocated_resources: if m.role == Role::Ephemeral { None } else { requests(c) },
         user: if running { user(r) } else { None },
         volume_mounts: mounts(c),
@@ -94,6 +94,15 @@ fn without_record(
             return lost(c, f, facts);
         }
     }
+    if facts.ended {
+        // It never ran and never will.
+        return ContainerStatus {
+            name: c.name.clone(),
+            image: c.image.clone().unwrap_or_default(),
+            state: Some(unlocated(None)),
+            ..Default::default()
+        };
+    }
     let reason = if behind_init { "PodInitializing" } else { "ContainerCreating" };
     ContainerStatus {
         name: c.name.clone(),
@@ -109,16 +118,7 @@ fn without_record(
 
 /// A container that ran and of which nothing is left.
 fn lost(c: &Container, former: &ContainerStatus, facts: &Facts<'_>) -> ContainerStatus {
-    let terminated = ContainerState {
-        terminated: Some(ContainerStateTerminated {
-            exit_code: 137,
-            reason: Some("ContainerStatusUnknown".into()),
-            message: Some("The container could not be located when the pod was terminated".into()),
-            container_id: former.container_id.clone(),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
+    let terminated = unlocated(former.container_id.clone());
     let mut status = ContainerStatus { ready: false, started: Some(false), ..former.clone() };
     if facts.ending || facts.ended {
         status.state = Some(terminated);
@@ -129,6 +129,19 @@ fn lost(c: &Container, former: &ContainerStatus, facts: &Facts<'_>) -> Container
     }
     status.name = c.name.clone();
     status
+}
+
+fn unlocated(container_id: Option<String>) -> ContainerState {
+    ContainerState {
+        terminated: Some(ContainerStateTerminated {
+            exit_code: 137,
+            reason: Some("ContainerStatusUnknown".into()),
+            message: Some("The container could not be located when the pod was terminated".into()),
+            container_id,
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
 }
 
 fn state(r: &Record) -> ContainerState {
@@ -215,21 +228,12 @@ fn requests(c: &Container) -> Option<BTreeMap<String, k8s_openapi::apimachinery:
     c.resources.as_ref().and_then(|r| r.requests.clone()).filter(|r| !r.is_empty())
 }
 
-/// The resources in force. Until a resize is done they are those told before.
-fn resources(facts: &Facts<'_>, m: &Member, former: Option<&ContainerStatus>) -> Option<ResourceRequirements> {
+/// The resources in force; for a container that does not run those it was given.
+fn resources(facts: &Facts<'_>, m: &Member, r: &Record) -> Option<ResourceRequirements> {
     if m.role == Role::Ephemeral {
         return None;
     }
-    let resizing = facts
-        .pod
-        .status
-        .iter()
-        .flat_map(|s| s.conditions.iter().flatten())
-        .any(|c| (c.type_ == "PodResizeInProgress" || c.type_ == "PodResizePending") && c.status == "True");
-    if resizing && let Some(r) = former.and_then(|f| f.resources.clone()) {
-        return Some(r);
-    }
-    Some(m.container.resources.clone().unwrap_or_default())
+    Some(facts.applied.get(&r.id).cloned().unwrap_or_else(|| m.container.resources.clone().unwrap_or_default()))
 }
 
 fn user(r: &Record) -> Option<ContainerUser> {

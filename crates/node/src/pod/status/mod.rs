@@ -6,14 +6,14 @@ mod phase;
 
 use std::collections::HashMap;
 
-use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus, ResourceRequirements};
 
 use super::observed::Observed;
 use super::plan::Probes;
 use super::spec;
 use crate::time;
 
-pub use conditions::set as set_condition;
+pub use conditions::{remove as remove_condition, set as set_condition};
 
 /// Why a container could not be started: a reason such as `ErrImagePull` and what goes with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub struct Facts<'a> {
     pub ending: bool,
     /// Everything has ended and the Pod cannot come back.
     pub ended: bool,
+    /// The resources in force of containers, by id.
+    pub applied: &'a std::collections::BTreeMap<String, ResourceRequirements>,
     /// The node's addresses, the primary one first.
     pub node_ips: &'a [String],
     /// Now, ns.
@@ -80,7 +82,6 @@ pub fn status(facts: &Facts<'_>) -> PodStatus {
         host_ips: Some(facts.node_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         allocated_resources: old.allocated_resources.clone(),
         resources: old.resources.clone(),
-        resize: old.resize.clone(),
         ..Default::default()
     };
     addresses(facts, &old, &mut new);

@@ -66,6 +66,7 @@ impl World {
             verdict: self.verdict.as_ref(),
             ending: self.ending,
             ended: self.ended,
+            applied: &Default::default(),
             node_ips: &["192.168.0.1".to_owned()],
             now: 100 * S,
         })
