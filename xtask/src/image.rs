@@ -79,6 +79,7 @@ fn copy_into(root: &Path, file: &Path) -> Result<()> {
 }
 
 const NGINX_CONF: &str = "\
+user www-data;
 worker_processes 1;
 error_log /dev/stderr notice;
 pid /run/nginx.pid;
