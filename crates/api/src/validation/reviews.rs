@@ -17,10 +17,8 @@ pub fn review(group: &str, kind: &str, object: &Value) -> Vec<FieldError> {
             local(&mut out, object);
         }
         ("authorization.k8s.io", "SelfSubjectAccessReview") => access(&mut out, object, false),
-        ("authentication.k8s.io", "TokenReview") => {
-            if text(child(object, "spec"), "token").is_empty() {
-                out.push(FieldError::required(&FieldPath::root("spec.token"), ""));
-            }
+        ("authentication.k8s.io", "TokenReview") if text(child(object, "spec"), "token").is_empty() => {
+            out.push(FieldError::required(&FieldPath::root("spec.token"), ""));
         }
         ("authentication.k8s.io", "TokenRequest") => token_request(&mut out, object),
         ("autoscaling", "Scale") => {

@@ -51,10 +51,13 @@ fn of(kind: &Kind, object: &Value) -> Vec<String> {
         }
         ("", "PodTemplate") => template(&mut out, &FieldPath::root("template"), child(object, "template")),
         ("", "Service") => service(&mut out, spec),
-        ("networking.k8s.io", "Ingress") => {
-            if has(child(child(object, "metadata"), "annotations"), "kubernetes.io/ingress.class") {
-                out.push("annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead".into());
-            }
+        ("networking.k8s.io", "Ingress")
+            if has(child(child(object, "metadata"), "annotations"), "kubernetes.io/ingress.class") =>
+        {
+            out.push(
+                "annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead"
+                    .into(),
+            );
         }
         ("", "Node") => node(&mut out, object),
         ("", "PersistentVolumeClaim") => storage(&mut out, &at, spec),
