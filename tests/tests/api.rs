@@ -140,7 +140,7 @@ operations! {
     flow_schemas: "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas", {"spec":{"matchingPrecedence":10000,"priorityLevelConfiguration":{"name":"global-default"}}}, {"spec":{"matchingPrecedence":9999}};
     priority_level_configurations: "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations", {"spec":{"type":"Limited","limited":{"nominalConcurrencyShares":2,"limitResponse":{"type":"Reject"}}}}, {"metadata":{"annotations":{"p":"x"}}};
     endpoint_slices: "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", {"addressType":"IPv4","endpoints":[{"addresses":["10.1.2.3"]}],"ports":[]}, {"metadata":{"annotations":{"p":"x"}}};
-    controller_revisions: "/apis/apps/v1/namespaces/default/controllerrevisions", {"revision":1}, {"metadata":{"annotations":{"p":"x"}}};
+    controller_revisions: "/apis/apps/v1/namespaces/default/controllerrevisions", {"revision":1,"data":{}}, {"metadata":{"annotations":{"p":"x"}}};
     validating_webhook_configurations: "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations", {"webhooks":[]}, {"metadata":{"annotations":{"p":"x"}}};
     mutating_webhook_configurations: "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations", {"webhooks":[]}, {"metadata":{"annotations":{"p":"x"}}};
     cluster_roles: "/apis/rbac.authorization.k8s.io/v1/clusterroles", {"rules":[{"apiGroups":[""],"resources":["pods"],"verbs":["get"]}]}, {"metadata":{"annotations":{"p":"x"}}};
@@ -148,9 +148,9 @@ operations! {
     pod_disruption_budgets: "/apis/policy/v1/namespaces/default/poddisruptionbudgets", {"spec":{"minAvailable":1,"selector":{"matchLabels":{"none":"such"}}}}, {"spec":{"minAvailable":2}};
     horizontal_pod_autoscalers: "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers", {"spec":{"maxReplicas":3,"scaleTargetRef":{"apiVersion":"apps/v1","kind":"Deployment","name":"none"}}}, {"spec":{"maxReplicas":4}};
     cron_jobs: "/apis/batch/v1/namespaces/default/cronjobs", {"spec":{"schedule":"0 0 1 1 *","suspend":true,"jobTemplate":{"spec":{"template":{"spec":{"restartPolicy":"Never","containers":[{"name":"c","image":"i"}]}}}}}}, {"spec":{"schedule":"0 1 1 1 *"}}, {"status":{"lastScheduleTime":"2020-01-01T00:00:00Z"}};
-    volume_attachments: "/apis/storage.k8s.io/v1/volumeattachments", {"spec":{"attacher":"e.example/fake","nodeName":"n","source":{"persistentVolumeName":"p"}}}, {"metadata":{"annotations":{"p":"x"}}}, {"status":{"attached":true}};
+    volume_attachments: "/apis/storage.k8s.io/v1/volumeattachments", {"spec":{"attacher":"e.example","nodeName":"n","source":{"persistentVolumeName":"p"}}}, {"metadata":{"annotations":{"p":"x"}}}, {"status":{"attached":true}};
     resource_quotas: "/api/v1/namespaces/kube-public/resourcequotas", {"spec":{"hard":{"count/widgets.example.com":"5"}}}, {"spec":{"hard":{"count/widgets.example.com":"6"}}};
-    services: "/api/v1/namespaces/default/services", {"spec":{"ports":[{"port":80}]}}, {"spec":{"sessionAffinity":"ClientIP"}}, {"status":{"loadBalancer":{"ingress":[{"ip":"203.0.113.1"}]}}};
+    services: "/api/v1/namespaces/default/services", {"spec":{"type":"LoadBalancer","ports":[{"port":80}]}}, {"spec":{"sessionAffinity":"ClientIP"}}, {"status":{"loadBalancer":{"ingress":[{"ip":"203.0.113.1","ipMode":"VIP"}]}}};
 }
 
 /// Bad requests: the right code, the right reason, and words that help.

@@ -101,8 +101,8 @@ fn server_side_apply_keeps_owners_apart() {
     as_manager("two", "{ other: x }").unwrap();
     let conflict = as_manager("two", "{ k: w }").unwrap_err();
     assert!(conflict.contains("conflict") && conflict.contains("\"one\""), "{conflict}");
-    as_manager("one", "{ z: y }").unwrap();
-    assert_eq!(ns.get("configmap/c")["data"], serde_json::json!({"other": "x", "z": "y"}));
+    as_manager("one", "{ z: w }").unwrap();
+    assert_eq!(ns.get("configmap/c")["data"], serde_json::json!({"other": "x", "z": "w"}));
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn dry_run_changes_nothing() {
     let invalid = CONFIG.replace("name: c", "name: UPPER");
     let said = ns.try_with_input(&["apply", "-f", "-"], &invalid).unwrap_err();
     assert!(said.contains("metadata.name: Invalid value: \"UPPER\""), "{said}");
-    let unknown = CONFIG.replace("data:", "datum:");
+    let unknown = CONFIG.replace("\ndata:", "\ndatum:");
     let said = ns.try_with_input(&["apply", "-f", "-"], &unknown).unwrap_err();
     assert!(said.contains("unknown field \"datum\""), "{said}");
 }

@@ -128,7 +128,8 @@ impl Controller {
             let annotations: serde_json::Map<_, _> = plan.annotations.into_iter().map(|(k, v)| (k, json!(v))).collect();
             let patch = json!({"metadata": {
                 "annotations": annotations, "uid": uid(d), "resourceVersion": d.metadata.resource_version}});
-            current = api.patch(name(d), &PatchParams::default(), &Patch::Merge(patch)).await?;
+            // Through the status: on the main endpoint an annotation counts as a new generation.
+            current = api.patch_status(name(d), &PatchParams::default(), &Patch::Merge(patch)).await?;
         }
         for rs in &plan.update {
             sets.replace(name(rs), &PostParams::default(), rs).await?;

@@ -57,10 +57,23 @@ pub struct Update<'a> {
     pub options: &'a WriteOptions,
 }
 
+/// A replacement that names another object is a mistake whether or not the one on the URL exists.
+fn same_name(object: &Value, name: &str) -> Result<(), ApiError> {
+    let given = meta::name(object);
+    if given.is_empty() || given == name {
+        return Ok(());
+    }
+    let why = format!("the name of the object ({given}) does not match the name on the URL ({name})");
+    Err(ApiError::bad_request(why))
+}
+
 impl Registry {
     /// Changes an object. The answer is the object as stored; for `scale`, the whole object still.
     pub async fn update(self: &Arc<Self>, call: &Call, update: Update<'_>) -> Result<Stored, ApiError> {
         let Update { kind, namespace, name, .. } = update;
+        if let Change::Replace(object) = &update.change {
+            same_name(object, name)?;
+        }
         let key = keys::object(kind, namespace, name);
         let mut at = At::Cached;
         for _ in 0..ATTEMPTS {
