@@ -36,6 +36,7 @@ async fn main() -> anyhow::Result<()> {
     config.cgroup_root = format!("/caravel{number}");
     config.cluster_dns = vec![[10, 96, 0, 10].into()];
     config.port = 10300 + u16::from(number);
+    config.manifest_dir = std::env::var_os("MANIFESTS").map(Into::into);
     if std::env::var_os("PURGE").is_some() {
         containerd::purge(&daemon_config).await?;
         return Ok(caravel_node::purge(&config.root_dir, &config.cgroup_root)?);

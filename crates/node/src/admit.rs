@@ -108,12 +108,13 @@ pub fn fits(allocatable: &Resources, others: &[Arc<Pod>], pod: &Pod) -> Result<(
         };
         let used: i64 = others.iter().filter_map(|p| p.spec.as_ref()).map(|s| request(s, resource)).sum();
         if used + want > have {
-            return Err(refuse(
-                &format!("OutOf{resource}"),
-                format!(
+            return Err(Verdict {
+                reason: format!("OutOf{resource}"),
+                message: format!(
                     "Node didn't have enough resource: {resource}, requested: {want}, used: {used}, capacity: {have}"
                 ),
-            ));
+                disruption: None,
+            });
         }
     }
     Ok(())
@@ -241,6 +242,7 @@ mod tests {
         let v = admit(
             None,
             &allocatable,
+            &[],
             &[],
             &pod(json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": "2"}}}]})),
         )

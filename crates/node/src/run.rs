@@ -165,6 +165,12 @@ async fn live(shared: Arc<Shared>, manager: Arc<Manager>, cluster: Cluster, stop
     let work = async {
         let node = register::register(&shared.client, &shared.config).await;
         let look = Arc::new(Notify::new());
+        let doubt = look.clone();
+        shared.node.on_change(move |c| {
+            if register::doubted(c.object()) {
+                doubt.notify_one();
+            }
+        });
         let manifests = static_pods(shared.clone(), manager.clone(), node.clone(), stop.clone());
         let lease = register::renew(shared.client.clone(), node, shared.config.lease_duration, stop.clone());
         let status = register::keep_status(shared.clone(), manager.clone(), look.clone(), stop.clone());

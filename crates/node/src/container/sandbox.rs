@@ -34,6 +34,7 @@ pub fn labels(pod: &Pod) -> rt::StringMap {
 /// The sandbox to make, or why it cannot be.
 pub fn config(pod: &Pod, attempt: u32, around: &Around<'_>) -> Result<rt::SandboxConfig, String> {
     let host_network = spec::host_network(pod);
+    supported(pod)?;
     let names = hosts::names(pod, &around.resolvers.domain)?;
     let pod_spec = pod.spec.as_ref();
     let mut annotations: rt::StringMap = pod.metadata.annotations.clone().unwrap_or_default();
@@ -65,6 +66,18 @@ pub fn config(pod: &Pod, attempt: u32, around: &Around<'_>) -> Result<rt::Sandbo
         resources: None,
         overhead: None,
     })
+}
+
+/// What this node cannot do is refused, not left out in silence.
+fn supported(pod: &Pod) -> Result<(), String> {
+    let Some(s) = &pod.spec else { return Ok(()) };
+    if s.host_users == Some(false) {
+        return Err("hostUsers: false (a user namespace of the pod's own) is not supported by this node".into());
+    }
+    if s.resource_claims.iter().flatten().next().is_some() {
+        return Err("resourceClaims are not supported by this node".into());
+    }
+    Ok(())
 }
 
 fn ports(pod: &Pod) -> Vec<rt::PortMapping> {

@@ -61,6 +61,8 @@ impl Keeper {
             .written
             .as_ref()
             .is_none_or(|(w, at)| !same(w, &new) || at.elapsed() >= self.shared.config.status_interval);
+        // The cluster may have judged a node that was silent for a while.
+        let due = due || self.shared.node.list().first().is_some_and(|n| doubted(n));
         if due {
             let patch = json!({"status": patch(&new)});
             let api: Api<Node> = Api::all(self.shared.client.clone());
@@ -104,6 +106,12 @@ impl Keeper {
         h.disk = self.shared.pressure.disk();
         (h, handlers)
     }
+}
+
+/// Whether the API holds a condition of the node to be unknown.
+pub fn doubted(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    conditions.into_iter().any(|c| c.status == "Unknown")
 }
 
 /// Whether two statuses tell the same; heartbeats do not count.

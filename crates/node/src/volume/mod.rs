@@ -308,6 +308,9 @@ pub fn container_mounts(
     env: &[(String, String)],
 ) -> Result<Vec<rt::Mount>, String> {
     let mut out = Vec::new();
+    if let Some(d) = c.volume_devices.iter().flatten().next() {
+        return Err(format!("volumeDevices ({}) are not supported by this node", d.name));
+    }
     for (i, m) in c.volume_mounts.iter().flatten().enumerate() {
         let volume = mounted.get(&m.name).ok_or_else(|| format!("volume \"{}\" is not mounted", m.name))?;
         let get = |name: &str| env.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone());
@@ -333,12 +336,18 @@ pub fn container_mounts(
             })?
         };
         let read_only = m.read_only.unwrap_or(false);
+        if m.recursive_read_only.as_deref() == Some("Enabled") {
+            return Err(format!(
+                "volume \"{}\" requested recursive read-only mode, but it is not supported by the runtime",
+                m.name
+            ));
+        }
         let path = if m.mount_path.starts_with('/') { m.mount_path.clone() } else { format!("/{}", m.mount_path) };
         out.push(rt::Mount {
             container_path: path,
             host_path: host.to_string_lossy().into_owned(),
             readonly: read_only || volume.read_only,
-            recursive_readonly: read_only && m.recursive_read_only.as_deref() == Some("Enabled"),
+            recursive_readonly: false,
             propagation: match m.mount_propagation.as_deref() {
                 Some("HostToContainer") => rt::MountPropagation::HostToContainer,
                 Some("Bidirectional") => rt::MountPropagation::Bidirectional,

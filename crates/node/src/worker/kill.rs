@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Worker;
 use crate::names;
-use crate::pod::observed::{Observed, Record};
+use crate::pod::observed::{ContainerState, Observed, Record};
 use crate::pod::plan::{Kill, KillReason};
 use crate::pod::spec::{self, Role};
 use crate::probe::action::{self, Outcome};
@@ -192,7 +194,10 @@ async fn stop(shared: &Shared, v: &Victim, after: &HashSet<String>, mut ended: w
     if !after.is_empty() {
         let _ = tokio::time::timeout(left(), ended.wait_for(|e| after.is_subset(e))).await;
     }
-    let grace = left().max(Duration::from_secs(MIN_GRACE));
+    let mut grace = left().max(Duration::from_secs(MIN_GRACE));
+    if let Some(signal) = v.container.lifecycle.as_ref().and_then(|l| l.stop_signal.as_deref()) {
+        grace = by_signal(shared, v, signal, grace).await;
+    }
     match shared.runtime.stop_container(&v.record.id, grace).await {
         Ok(()) => {}
         Err(e) if e.is_not_found() => {}
@@ -202,6 +207,24 @@ async fn stop(shared: &Shared, v: &Victim, after: &HashSet<String>, mut ended: w
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
+}
+
+/// Asks a container to end with the signal its spec names, which this CRI cannot; returns the grace that is left.
+async fn by_signal(shared: &Shared, v: &Victim, signal: &str, grace: Duration) -> Duration {
+    let begun = Instant::now();
+    let Ok(signal) = signal.parse::<Signal>() else { return grace };
+    let pid = shared.runtime.container_pid(&v.record.id).await.ok().flatten().filter(|p| *p > 1);
+    let Some(pid) = pid else { return grace };
+    if kill(Pid::from_raw(pid), signal).is_err() {
+        return grace;
+    }
+    while begun.elapsed() < grace {
+        match shared.runtime.container_status(&v.record.id).await {
+            Ok(s) if s.state == ContainerState::Running => tokio::time::sleep(Duration::from_millis(100)).await,
+            _ => break,
+        }
+    }
+    Duration::ZERO
 }
 
 async fn pre_stop(shared: &Shared, v: &Victim, hook: &LifecycleHandler, limit: Duration) {

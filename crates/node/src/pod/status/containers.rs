@@ -251,10 +251,7 @@ fn mounts(c: &Container) -> Option<Vec<VolumeMountStatus>> {
             name: v.name.clone(),
             mount_path: v.mount_path.clone(),
             read_only: v.read_only.filter(|r| *r),
-            recursive_read_only: v.read_only.filter(|r| *r).map(|_| match v.recursive_read_only.as_deref() {
-                Some("Enabled" | "IfPossible") => "Enabled".to_owned(),
-                _ => "Disabled".to_owned(),
-            }),
+            recursive_read_only: v.read_only.filter(|r| *r).map(|_| "Disabled".to_owned()),
             ..Default::default()
         })
         .collect();
