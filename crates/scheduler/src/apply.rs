@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::feed::Shared;
 use crate::model::{PodInfo, PodKey};
 use crate::plugins::volumes::Binding;
+use crate::queue::News;
 use crate::state::NodeId;
 
 /// How long claims may take to be bound before the pod is tried elsewhere (upstream's default).
@@ -164,16 +165,20 @@ impl Applier {
     }
 
     /// Says in a pod's status and in an event why it is not scheduled. `nominated` is set when room is made for it.
-    pub async fn report(&self, pod: &PodInfo, message: &str, nominated: Option<&str>, new: bool) {
+    pub async fn report(&self, pod: &PodInfo, message: &str, nominated: Option<&str>, news: News) {
         self.recorder.event(&reference(pod), "Warning", "FailedScheduling", "Scheduling", message);
-        if !new && nominated.is_none() {
+        if news == News::Same && nominated.is_none() {
             return;
         }
-        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let mut status = json!({"conditions": [{
-            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message,
-            "lastProbeTime": null, "lastTransitionTime": now,
-        }]});
+        let mut condition = json!({
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message, "lastProbeTime": null,
+        });
+        if news == News::First {
+            // Later ones leave the time of the transition as it is: only the message changes.
+            let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            condition["lastTransitionTime"] = json!(now);
+        }
+        let mut status = json!({"conditions": [condition]});
         if let Some(node) = nominated {
             status["nominatedNodeName"] = json!(node);
         }

@@ -296,3 +296,100 @@ fn best(scores: &[i64], turn: &mut Turn) -> usize {
     }
     at
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::testing::{PodBuilder, node, pod, state};
+    use serde_json::json;
+
+    fn go(state: &mut State, wants: PodBuilder, turn: &mut Turn) -> Result<(String, usize, usize), Failure> {
+        let profile = Profile::named("default-scheduler");
+        match decide(state, &profile, &wants.info(), turn) {
+            Decision::Node { node, evaluated, feasible, .. } => {
+                Ok((state.node(node).name.to_string(), evaluated, feasible))
+            }
+            Decision::Nowhere(failure) => Err(failure),
+        }
+    }
+
+    fn first() -> Turn {
+        Turn { start: 0, seed: 7 }
+    }
+
+    #[test]
+    fn the_emptier_node_wins() {
+        let mut state = state([node("a"), node("b"), node("c")]);
+        for (name, on) in [("1", "a"), ("2", "b"), ("3", "b")] {
+            state.set_pod(pod(name).cpu(1000).memory(1 << 30).on(on).info());
+        }
+        assert_eq!(go(&mut state, pod("p").cpu(100).memory(1 << 20), &mut first()).unwrap(), ("c".into(), 3, 3));
+    }
+
+    #[test]
+    fn weights_order_the_wishes() {
+        let mut state = state([
+            node("plain"),
+            node("ssd").label("disk", "ssd"),
+            node("shunned").taint("k", "", "PreferNoSchedule"),
+        ]);
+        let prefer = json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+            {"weight": 1, "preference": {"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}]}}]}});
+        for seed in 1..20 {
+            let mut turn = Turn { start: 0, seed };
+            assert_eq!(go(&mut state, pod("p").affinity(prefer.clone()), &mut turn).unwrap().0, "ssd");
+            assert_ne!(go(&mut state, pod("p"), &mut turn).unwrap().0, "shunned");
+        }
+    }
+
+    #[test]
+    fn ties_fall_on_all_alike() {
+        let mut state = state([node("a"), node("b"), node("c")]);
+        let mut counts = std::collections::BTreeMap::new();
+        let mut turn = first();
+        for _ in 0..3000 {
+            *counts.entry(go(&mut state, pod("p"), &mut turn).unwrap().0).or_insert(0) += 1;
+        }
+        assert!(counts.len() == 3 && counts.values().all(|n| *n > 800), "{counts:?}");
+    }
+
+    #[test]
+    fn large_clusters_are_searched_in_part_and_in_turn() {
+        let mut state = state((0..1000).map(|i| node(&format!("n{i}"))));
+        let mut turn = first();
+        let (_, evaluated, feasible) = go(&mut state, pod("p"), &mut turn).unwrap();
+        assert_eq!((evaluated, feasible), (420, 420), "50 % less one for each 125 nodes");
+        assert_eq!(turn.start, 420, "the next search goes on from there");
+        let profile = Profile { percentage_of_nodes: Some(100), ..Profile::named("x") };
+        let all = decide(&mut state, &profile, &pod("p").info(), &mut turn);
+        assert!(matches!(all, Decision::Node { evaluated: 1000, .. }));
+    }
+
+    #[test]
+    fn pods_of_a_daemon_look_at_their_node_only() {
+        let mut state = state([node("a"), node("b").cpu(100), node("c")]);
+        let to = |name: &str| {
+            json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [name]}]}]}}})
+        };
+        assert_eq!(go(&mut state, pod("p").affinity(to("c")), &mut first()).unwrap(), ("c".into(), 1, 1));
+        let wants = pod("p").cpu(500).affinity(to("b"));
+        let failure = go(&mut state, wants.clone(), &mut first()).unwrap_err();
+        assert_eq!(
+            crate::message::message(&state, &wants.info(), &failure, None),
+            "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) didn't satisfy plugin(s) [NodeAffinity]."
+        );
+    }
+
+    #[test]
+    fn without_nodes_or_devices() {
+        let wants = pod("p");
+        let failure = go(&mut State::default(), wants.clone(), &mut first()).unwrap_err();
+        let text = crate::message::message(&State::default(), &wants.info(), &failure, None);
+        assert_eq!(text, "no nodes available to schedule pods");
+        let mut state = state([node("a")]);
+        let devices = pod("p").spec("resourceClaims", json!([{"name": "gpu", "resourceClaimName": "x"}]));
+        assert!(go(&mut state, devices, &mut first()).unwrap_err().general.is_some());
+    }
+}

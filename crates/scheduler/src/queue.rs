@@ -20,6 +20,17 @@ enum Place {
     InFlight,
 }
 
+/// How a message about a pod compares to the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// There was none.
+    First,
+    /// It was another.
+    Changed,
+    /// It was the same.
+    Same,
+}
+
 /// A pod in the queue.
 #[derive(Debug)]
 pub struct Entry {
@@ -151,14 +162,14 @@ impl Queue {
         self.entries.get(key)
     }
 
-    /// Remembers what was said about a pod in its status; gives whether that is new.
-    pub fn report(&mut self, key: &PodKey, message: &str) -> bool {
-        let Some(entry) = self.entries.get_mut(key) else { return false };
-        let new = entry.reported.as_deref() != Some(message);
-        if new {
-            entry.reported = Some(message.to_owned());
+    /// Remembers what was said about a pod in its status.
+    pub fn report(&mut self, key: &PodKey, message: &str) -> News {
+        let Some(entry) = self.entries.get_mut(key) else { return News::Same };
+        match entry.reported.replace(message.to_owned()) {
+            None => News::First,
+            Some(before) if before == message => News::Same,
+            Some(_) => News::Changed,
         }
-        new
     }
 
     /// The next pod to decide on.

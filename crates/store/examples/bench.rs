@@ -61,6 +61,13 @@ async fn main() {
     let dir = arguments.next().unwrap_or_else(|| "/tmp/store-bench".into());
     let objects: u64 = arguments.next().map_or(200_000, |n| n.parse().unwrap());
     println!("{} MB resident before", resident_mb());
+    if std::path::Path::new(&dir).exists() {
+        // Left by an earlier run with KEEP set: only opening is measured.
+        let begun = Instant::now();
+        let store = Embedded::open(Options::new(&dir)).unwrap();
+        println!("opened {} objects in {:?}, {} MB resident", store.stats().entries, begun.elapsed(), resident_mb());
+        return;
+    }
     let store = Arc::new(Embedded::open(Options::new(&dir)).unwrap());
     println!("{} MB resident, empty", resident_mb());
     write(&store, "create", objects, objects).await;
@@ -70,5 +77,7 @@ async fn main() {
     let store = Embedded::open(Options::new(&dir)).unwrap();
     println!("opened {} objects in {:?}, {} MB resident", store.stats().entries, begun.elapsed(), resident_mb());
     store.close();
-    let _ = std::fs::remove_dir_all(&dir);
+    if std::env::var_os("KEEP").is_none() {
+        let _ = std::fs::remove_dir_all(&dir);
+    }
 }
