@@ -108,7 +108,7 @@ pub fn configure(config: &Config) -> Result<(), Error> {
             "mtu": mtu,
             "dataDir": directory,
             "table": config.table,
-            "capabilities": {"portMappings": true},
+            "capabilities": {"portMappings": true, "bandwidth": true},
         }],
     });
     let path = conf.join("10-caravel.conflist");

@@ -12,7 +12,9 @@ use super::bridge;
 use super::hostports;
 use super::ipam::{self, Attachment, Ipam};
 use super::netns;
-use super::spec::{CURRENT, Environment, Failure, NetworkConfig, ResultInterface, Settings, VERSIONS, code, result};
+use super::spec::{
+    Bandwidth, CURRENT, Environment, Failure, NetworkConfig, ResultInterface, Settings, VERSIONS, code, result,
+};
 use crate::netlink::{
     self, Socket,
     route::{PROTOCOL_BOOT, Route, VethPair, mac_text},
@@ -93,7 +95,9 @@ fn add(env: &Environment, config: &NetworkConfig) -> Result<Value, Failure> {
     let ipam = Ipam::open(&settings.data_dir)?;
     let (ip, existed) = ipam.allocate(settings.subnet, settings.gateway, &attachment)?;
     drop(ipam);
+    let limits = config.runtime_config.bandwidth.clone().unwrap_or_default();
     let attached = attach(&settings, &attachment, ip, &netns).and_then(|host_mac| {
+        limit(&attachment, &limits, &netns)?;
         hostports::add(&settings.table, ip, &attachment.port_mappings)?;
         Ok(host_mac)
     });
@@ -157,6 +161,28 @@ fn attach(
     let gateway = settings.gateway;
     netns::enter(netns, || inside(&attachment.interface, ip, gateway))?;
     Ok(mac_text(&link.mac))
+}
+
+/// Limits traffic: into the Pod at the host's end, out of it at the Pod's end, each where it is sent.
+fn limit(attachment: &Attachment, limits: &Bandwidth, netns: &std::fs::File) -> Result<(), Failure> {
+    let apply = |name: &str, rate: u64, burst: u64| -> Result<(), Failure> {
+        let mut socket = Socket::route()?;
+        let link = socket.link(name)?.ok_or_else(|| Failure::new(code::KERNEL, "the interface vanished", name))?;
+        // The capability counts bits; a burst must hold the largest packet.
+        let smallest = u64::from(link.mtu) + 64;
+        let burst = (burst / 8).clamp(smallest, u64::from(u32::MAX)) as u32;
+        socket.limit_rate(link.index, rate / 8, burst)?;
+        Ok(())
+    };
+    if limits.ingress_rate > 0 {
+        let name = &attachment.host_interface;
+        apply(name, limits.ingress_rate, limits.ingress_burst)?;
+    }
+    if limits.egress_rate > 0 {
+        let name = &attachment.interface;
+        netns::enter(netns, || apply(name, limits.egress_rate, limits.egress_burst))?;
+    }
+    Ok(())
 }
 
 /// Sets up the container's side: loopback, address, routes.

@@ -99,3 +99,39 @@ fn loopback_comes_up() {
     node.call("CHECK", "a", Some(&pod.path()), &config).unwrap();
     node.call("DEL", "a", None, &config).unwrap();
 }
+
+#[test]
+fn bandwidth_is_limited_both_ways() {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Instant;
+    const BYTES: usize = 256 * 1024;
+    let node = Node::new(1);
+    let mut config = node.config();
+    // One megabyte a second, in bits.
+    config["runtimeConfig"] = json!({"bandwidth": {
+        "ingressRate": 8_000_000, "ingressBurst": 160_000, "egressRate": 8_000_000, "egressBurst": 160_000,
+    }});
+    let pod = crate::testing::Namespace::new();
+    node.call("ADD", "a", Some(&pod.path()), &config).unwrap();
+    let transfer = |from: &crate::testing::Namespace, to: &crate::testing::Namespace, ip| {
+        let listener = to.run(|| TcpListener::bind((ip, 9000)).unwrap());
+        let reader = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut all = Vec::new();
+            stream.read_to_end(&mut all).unwrap();
+            all.len()
+        });
+        let started = Instant::now();
+        from.run(|| {
+            let mut stream = TcpStream::connect((ip, 9000)).unwrap();
+            stream.write_all(&vec![0; BYTES]).unwrap();
+        });
+        assert_eq!(reader.join().unwrap(), BYTES);
+        started.elapsed().as_millis()
+    };
+    let into = transfer(&node.host, &pod, Ipv4Addr::new(10, 244, 1, 2));
+    assert!(into >= 180, "256 KiB at 1 MB/s came in {into} ms");
+    let out = transfer(&pod, &node.host, node.gateway());
+    assert!(out >= 180, "256 KiB at 1 MB/s went out in {out} ms");
+}

@@ -262,6 +262,51 @@ impl Socket {
     }
 }
 
+/// `struct tc_ratespec` of linux/pkt_sched.h with a rate that fits 32 bits, or its largest value.
+fn rate_spec(bytes_a_second: u64) -> [u8; 12] {
+    const LINK_LAYER_ETHERNET: u8 = 1;
+    let mut out = [0; 12];
+    out[1] = LINK_LAYER_ETHERNET;
+    let rate = u32::try_from(bytes_a_second).unwrap_or(u32::MAX);
+    out[8..12].copy_from_slice(&rate.to_ne_bytes());
+    out
+}
+
+impl Socket {
+    /// Limits what a device sends with a token bucket (tbf) of the rate and burst, in bytes (a second).
+    pub fn limit_rate(&mut self, index: i32, rate: u64, burst: u32) -> Result<(), Error> {
+        const NEWQDISC: u16 = 36;
+        const ROOT: u32 = u32::MAX;
+        const KIND: u16 = 1;
+        const OPTIONS: u16 = 2;
+        const PARAMETERS: u16 = 1;
+        const RATE64: u16 = 4;
+        const BURST: u16 = 6;
+        /// Longest time a packet waits for tokens.
+        const LATENCY_MS: u64 = 25;
+        /// Nanoseconds in a tick of the packet scheduler.
+        const TICK: u64 = 64;
+        let rate = rate.max(1);
+        let mut header = [0; 20];
+        header[4..8].copy_from_slice(&index.to_ne_bytes());
+        header[12..16].copy_from_slice(&ROOT.to_ne_bytes());
+        let limit = rate * LATENCY_MS / 1000 + u64::from(burst);
+        let buffer = u64::from(burst) * 1_000_000_000 / rate / TICK;
+        let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX).to_ne_bytes();
+        let parameters = [&rate_spec(rate)[..], &[0; 12], &small(limit), &small(buffer), &[0; 4]].concat();
+        let message = Message::new(NEWQDISC, flags::CREATE | flags::REPLACE).raw(&header).attr_str(KIND, "tbf").nest(
+            OPTIONS,
+            |m| {
+                m.put(PARAMETERS, &parameters);
+                m.put(RATE64, &rate.to_ne_bytes());
+                m.put(BURST, &burst.to_ne_bytes());
+            },
+        );
+        self.request(&format!("limit the rate of link {index}"), message)?;
+        Ok(())
+    }
+}
+
 /// What `Socket::create_veth` makes.
 pub struct VethPair<'a> {
     /// Name of the end on the host.
