@@ -115,18 +115,22 @@ impl Environment {
 }
 
 /// A port of the host that leads to the container (the `portMappings` capability).
+///
+/// The conventions document writes lower-case keys; containerd writes Go's field names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PortMapping {
     /// Port on the host; zero asks for none.
+    #[serde(alias = "HostPort", default)]
     pub host_port: u16,
     /// Port of the container.
+    #[serde(alias = "ContainerPort", default)]
     pub container_port: u16,
     /// `tcp`, `udp` or `sctp`, in any case; empty means `tcp`.
-    #[serde(default)]
+    #[serde(alias = "Protocol", default)]
     pub protocol: String,
     /// The host's address; empty, `0.0.0.0` or `::` means all.
-    #[serde(rename = "hostIP", default, skip_serializing_if = "String::is_empty")]
+    #[serde(rename = "hostIP", alias = "HostIP", default, skip_serializing_if = "String::is_empty")]
     pub host_ip: String,
 }
 
@@ -136,12 +140,16 @@ pub struct PortMapping {
 #[derive(Default)]
 pub struct Bandwidth {
     /// Into the Pod.
+    #[serde(alias = "IngressRate")]
     pub ingress_rate: u64,
     /// Burst into the Pod.
+    #[serde(alias = "IngressBurst")]
     pub ingress_burst: u64,
     /// Out of the Pod.
+    #[serde(alias = "EgressRate")]
     pub egress_rate: u64,
     /// Burst out of the Pod.
+    #[serde(alias = "EgressBurst")]
     pub egress_burst: u64,
 }
 
@@ -298,4 +306,31 @@ pub fn result(version: &str, interfaces: &[ResultInterface], address: Option<(Ip
         routes.push(json!({"dst": if ip.is_ipv4() { "0.0.0.0/0" } else { "::/0" }, "gw": gateway}));
     }
     json!({"cniVersion": version, "interfaces": list, "ips": ips, "routes": routes, "dns": {}})
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn run_time_data_is_read_in_both_spellings() {
+        let documented = json!({
+            "portMappings": [{"hostPort": 80, "containerPort": 8080, "protocol": "udp", "hostIP": "127.0.0.1"}],
+            "bandwidth": {"ingressRate": 1, "ingressBurst": 2, "egressRate": 3, "egressBurst": 4},
+        });
+        let containerd = json!({
+            "portMappings": [{"HostPort": 80, "ContainerPort": 8080, "Protocol": "udp", "HostIP": "127.0.0.1"}],
+            "bandwidth": {"IngressRate": 1, "IngressBurst": 2, "EgressRate": 3, "EgressBurst": 4},
+        });
+        for value in [documented, containerd] {
+            let config = json!({"runtimeConfig": value});
+            let config = NetworkConfig::parse(config.to_string().as_bytes()).unwrap();
+            let mapping = &config.runtime_config.port_mappings[0];
+            assert_eq!((mapping.host_port, mapping.container_port), (80, 8080));
+            assert_eq!((mapping.protocol.as_str(), mapping.host_ip.as_str()), ("udp", "127.0.0.1"));
+            let bandwidth = config.runtime_config.bandwidth.unwrap();
+            assert_eq!((bandwidth.ingress_rate, bandwidth.egress_burst), (1, 4));
+        }
+    }
 }
