@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -188,4 +189,57 @@ fn bodies_of_subresources_decode_too() {
     let delete = Target::of_gvk(&crate::kinds::Gvk::new("apps", "v1", "DeleteOptions")).unwrap();
     let text = r#"{"kind":"DeleteOptions","apiVersion":"v1","gracePeriodSeconds":0}"#;
     assert!(decode(&delete, text, Unknown::Strict).is_ok());
+}
+
+/// Any JSON value of few and short names, so that known fields are met.
+fn any_value() -> impl Strategy<Value = serde_json::Value> {
+    let leaf = prop_oneof![
+        Just(serde_json::Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        (-9.0..9.0_f64).prop_map(Into::into),
+        "[a-z0-9]{0,3}".prop_map(Into::into),
+    ];
+    leaf.prop_recursive(6, 40, 5, |inner| {
+        let name = prop_oneof![
+            Just("metadata"),
+            Just("spec"),
+            Just("labels"),
+            Just("name"),
+            Just("containers"),
+            Just("resources"),
+            Just("limits"),
+            Just("ports"),
+            Just("fieldsV1"),
+            Just("other")
+        ];
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..3).prop_map(serde_json::Value::from),
+            proptest::collection::btree_map(name, inner, 0..5)
+                .prop_map(|m| m.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<serde_json::Value>()),
+        ]
+    })
+}
+
+proptest! {
+    /// Nothing that a client sends makes decoding panic; what is accepted is accepted unchanged the second time,
+    /// and says the same whether it came as text or as a value.
+    #[test]
+    fn decoding_settles(input in any_value()) {
+        let pods = target("", "v1", "pods");
+        let options = Options { unknown: Unknown::Warn, ..Options::default() };
+        let text = input.to_string();
+        let from_text = body(&pods, text.as_bytes(), Format::Json, &options);
+        let from_yaml = body(&pods, text.as_bytes(), Format::Yaml, &options);
+        if let Ok(decoded) = &from_text {
+            let again = value(&pods, decoded.value.clone(), &options).unwrap();
+            prop_assert_eq!(&again.value, &decoded.value);
+            prop_assert!(again.warnings.is_empty(), "{:?}", again.warnings);
+            prop_assert_eq!(&value(&pods, input, &options).unwrap().value, &decoded.value);
+            // Floats in YAML may be written differently; objects without them read the same.
+            if let Ok(yaml) = from_yaml {
+                prop_assert_eq!(&yaml.value, &decoded.value);
+            }
+        }
+    }
 }

@@ -72,7 +72,7 @@ fn row(definition: &Value, version: &Value, storage: &str) -> Result<Kind, Schem
     let spec = &definition["spec"];
     // Accepted names are in status once the names controller has looked; until then the asked ones count.
     let accepted = &definition["status"]["acceptedNames"];
-    let names = if accepted["plural"].is_string() { accepted } else { &spec["names"] };
+    let names = if text(accepted, "plural").is_empty() { &spec["names"] } else { accepted };
     let group = text(spec, "group");
     let name = text(version, "name");
     let kind = text(names, "kind");

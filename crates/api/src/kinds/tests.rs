@@ -138,6 +138,10 @@ fn definitions_become_rows() {
                     "properties": {"replicas": {"type": "integer"}}}}}}},
                 {"name": "v1beta1", "served": true, "storage": false, "deprecated": true},
                 {"name": "v1alpha1", "served": false, "storage": false}]}});
+    // Not accepted yet: the fields are there, as Go writes them, and say nothing.
+    let mut fresh = definition.clone();
+    fresh["status"] = json!({"acceptedNames": {"plural": "", "kind": ""}});
+    assert_eq!(custom::from_definition(&fresh).unwrap()[0].plural, "crons");
     let rows = custom::from_definition(&definition).unwrap();
     assert_eq!(rows.len(), 2);
     assert_eq!(rows[0].subresources.len(), 2);
