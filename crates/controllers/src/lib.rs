@@ -6,6 +6,7 @@
 //!
 //! To add one: write its module, with `pub async fn run(Context) -> anyhow::Result<()>`, and add its row to [`TABLE`].
 
+mod bootstrap;
 mod cluster_role_aggregation;
 mod common;
 mod config;
@@ -25,6 +26,7 @@ mod replicaset;
 mod serviceaccount;
 mod statefulset;
 mod ttl_after_finished;
+mod volume;
 
 pub use config::Config;
 
@@ -59,6 +61,12 @@ table! {
     "clusterrole-aggregation-controller" => cluster_role_aggregation::run,
     "disruption-controller" => pdb::run,
     "resourcequota-controller" => quota::run,
+    "persistentvolume-binder-controller" => volume::run_binder,
+    "persistentvolumeclaim-protection-controller" => volume::run_claim_protection,
+    "persistentvolume-protection-controller" => volume::run_volume_protection,
+    "ephemeral-volume-controller" => volume::run_ephemeral,
+    "token-cleaner-controller" => bootstrap::run_cleaner,
+    "bootstrap-signer-controller" => bootstrap::run_signer,
     "job-controller" => job::run,
     "statefulset-controller" => statefulset::run,
     "namespace-controller" => namespace::run,

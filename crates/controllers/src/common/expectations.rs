@@ -5,10 +5,11 @@
 //! passed: an event may have been lost in a re-list) it makes no further pods for that key.
 
 use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use caravel_client::Key;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 /// After this long unmet expectations are forgotten.
 const TTL: Duration = Duration::from_secs(300);
