@@ -4,7 +4,6 @@
 use super::{Context, Operation, Plugin, Request};
 use caravel_api::status::ApiError;
 use futures::future::BoxFuture;
-use serde_json::Value;
 
 /// Namespaces that cannot be deleted.
 pub const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -37,12 +36,10 @@ impl Plugin for NamespaceLifecycle {
             if request.kind.group == "authorization.k8s.io" {
                 return Ok(());
             }
-            let Some(namespace) = context.registry.namespace(&request.namespace).await? else {
+            let Some(ends) = context.registry.namespace_ends(&request.namespace).await? else {
                 return Err(ApiError::not_found("", "namespaces", &request.namespace));
             };
-            if namespace.pointer("/status/phase").and_then(Value::as_str) == Some("Terminating")
-                || namespace.pointer("/metadata/deletionTimestamp").is_some()
-            {
+            if ends {
                 let why = format!(
                     "unable to create new content in namespace {} because it is being terminated",
                     request.namespace

@@ -33,6 +33,26 @@ pub async fn refresh(server: &Arc<Server>) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Takes in the Pods of one namespace that are bound to one node, ahead of the watch.
+pub async fn refresh_node(
+    registry: &Registry,
+    authorizer: &Authorizer,
+    node: &str,
+    namespace: &str,
+) -> Result<(), ApiError> {
+    let kind = registry.row("", "pods")?;
+    let on_node = crate::registry::list::filter(&kind, "", &format!("spec.nodeName={node}"))?;
+    let page = registry.store.list(&keys::prefix(&kind, namespace), At::Cached, None, 0).await.map_err(store_error)?;
+    for entry in page.entries.iter().filter(|entry| on_node.matches_bytes(&entry.value)) {
+        put(registry, authorizer, &kind, entry);
+        // Gone meanwhile, and the watch may have said so before the Pod was put: then it would stay for ever.
+        if registry.store.get(&entry.key, At::Cached).await.map_err(store_error)?.entry.is_none() {
+            remove(authorizer, &kind, entry);
+        }
+    }
+    Ok(())
+}
+
 async fn load(registry: &Arc<Registry>, authorizer: &Authorizer, kind: &Arc<Kind>) -> Result<Revision, ApiError> {
     let page = registry.store.list(&keys::prefix(kind, ""), At::Latest, None, 0).await.map_err(store_error)?;
     for entry in &page.entries {

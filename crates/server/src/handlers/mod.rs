@@ -37,7 +37,7 @@ pub struct Inbound {
     /// The body, until somebody reads it.
     pub body: Mutex<Option<RequestBody>>,
     /// What the request is about.
-    pub info: RequestInfo,
+    pub info: Arc<RequestInfo>,
     /// On whose behalf.
     pub call: Arc<Call>,
 }
@@ -61,13 +61,13 @@ impl Server {
     pub(crate) async fn answer(self: Arc<Self>, request: Request<RequestBody>, origin: Origin) -> Response<Body> {
         let began = Instant::now();
         let (parts, body) = request.into_parts();
-        let info = RequestInfo::parse(&parts.method, &parts.uri);
+        let info = Arc::new(RequestInfo::parse(&parts.method, &parts.uri));
         let audit_id = parts
             .headers
             .get("audit-id")
             .filter(|v| v.len() <= 64)
             .cloned()
-            .or_else(|| HeaderValue::try_from(uuid::Uuid::new_v4().to_string()).ok());
+            .or_else(|| HeaderValue::try_from(fresh_uid()).ok());
         let head = parts.method == Method::HEAD;
         let gzip = compress::wanted(&parts.headers) && !matches!(origin, Origin::Local(_));
         let summary = info.clone();
@@ -110,7 +110,7 @@ impl Server {
         self: Arc<Self>,
         mut parts: Parts,
         body: RequestBody,
-        info: RequestInfo,
+        info: Arc<RequestInfo>,
         origin: Origin,
     ) -> Response<Body> {
         if self.ending.load(Ordering::Acquire) && matches!(origin, Origin::Remote(_)) {
@@ -130,7 +130,7 @@ impl Server {
         self: Arc<Self>,
         parts: &mut Parts,
         body: RequestBody,
-        info: RequestInfo,
+        info: Arc<RequestInfo>,
         origin: Origin,
     ) -> Result<Response<Body>, ApiError> {
         let user = self.identify(parts, &info, &origin).await?;
@@ -143,7 +143,7 @@ impl Server {
             (false, true) => None,
             (false, false) => Some(self.flow.enter(class).await?),
         };
-        self.authorizer.check(&Attributes::of(&user, &info))?;
+        self.authorize(&user, &info).await?;
         let call = Arc::new(Call::new(user, manager_of(parts)));
         let placeholder = Request::new(()).into_parts().0;
         let inbound = Inbound {
@@ -169,6 +169,21 @@ impl Server {
         let warnings = std::mem::take(&mut *call.warnings.lock());
         respond::warnings(&mut response, &warnings);
         Ok(response)
+    }
+
+    /// Refuses what the user may not do. A node that is refused may only be faster than the node graph: it saw its Pod a
+    /// moment before the graph did. So the Pods of that namespace are looked at once more before it is sent away.
+    async fn authorize(&self, user: &UserInfo, info: &RequestInfo) -> Result<(), ApiError> {
+        let attributes = Attributes::of(user, info);
+        let refused = match self.authorizer.check(&attributes) {
+            Ok(()) => return Ok(()),
+            Err(refused) => refused,
+        };
+        let Some(node) = user.node_name().filter(|_| info.is_resource && !info.namespace.is_empty()) else {
+            return Err(refused);
+        };
+        crate::bootstrap::policy_watch::refresh_node(&self.registry, &self.authorizer, node, &info.namespace).await?;
+        self.authorizer.check(&attributes)
     }
 
     /// Who asks.
@@ -258,6 +273,11 @@ impl Server {
     }
 }
 
+/// A random (version 4) UUID from the thread's generator, which needs no system call.
+pub fn fresh_uid() -> String {
+    uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string()
+}
+
 struct LongGuard {
     server: Arc<Server>,
     _room: Option<Room>,
@@ -278,6 +298,10 @@ fn hold<G: Send + 'static>(mut response: Response<Body>, guard: G) -> Response<B
             let _ = &guard;
             piece
         })),
+        Body::Through(body) => Body::Through(RequestBody::new(body.map_frame(move |frame| {
+            let _ = &guard;
+            frame
+        }))),
         other => other,
     };
     response

@@ -70,16 +70,17 @@ impl Registry {
         }
         let generate = meta::text(&object, "generateName").to_owned();
         let generated = meta::name(&object).is_empty() && !generate.is_empty();
+        if !generated {
+            return self.create_once(call, kind, namespace, object, options, track).await;
+        }
         let mut attempt = 0;
         loop {
             attempt += 1;
             let mut candidate = object.clone();
-            if generated {
-                let name = names::generated(&generate, &names::suffix_of(rand::random()));
-                meta::set(&mut candidate, "name", name);
-            }
+            let name = names::generated(&generate, &names::suffix_of(rand::random()));
+            meta::set(&mut candidate, "name", name);
             match self.create_once(call, kind, namespace, candidate, options, track).await {
-                Err(error) if generated && error.reason == "AlreadyExists" => {
+                Err(error) if error.reason == "AlreadyExists" => {
                     if attempt < NAME_ATTEMPTS {
                         continue;
                     }
@@ -147,7 +148,7 @@ impl Registry {
             for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"] {
                 metadata.remove(field);
             }
-            metadata.insert("uid".into(), json!(uuid::Uuid::new_v4().to_string()));
+            metadata.insert("uid".into(), json!(crate::handlers::fresh_uid()));
             metadata.insert("creationTimestamp".into(), json!(rfc3339_seconds(now)));
         }
         rules::default(kind, &mut object);

@@ -260,14 +260,21 @@ impl Registry {
         page.entries.iter().map(|entry| self.parse(&row, entry)).collect()
     }
 
-    /// A namespace, looked at freshly when the cache does not have it.
-    pub async fn namespace(&self, name: &str) -> Result<Option<Value>, ApiError> {
+    /// Whether there is a namespace of this name and, if so, whether it is going away. Looked at freshly when the cache does
+    /// not have it.
+    pub async fn namespace_ends(&self, name: &str) -> Result<Option<bool>, ApiError> {
         let row = self.row("", "namespaces")?;
         let entry = match self.entry(&row, "", name, At::Cached).await? {
             Some(entry) => Some(entry),
             None => self.entry(&row, "", name, At::Latest).await?,
         };
-        entry.map(|entry| self.parse(&row, &entry)).transpose()
+        let Some(entry) = entry else { return Ok(None) };
+        let phase: [std::borrow::Cow<'_, str>; 2] = ["status".into(), "phase".into()];
+        let deleted: [std::borrow::Cow<'_, str>; 2] = ["metadata".into(), "deletionTimestamp".into()];
+        let found = meta::extract(&entry.value, &[&phase, &deleted])
+            .map_err(|_| ApiError::internal(format!("the stored namespace {name:?} is not JSON")))?;
+        let value = |at: usize| found.values.get(at).and_then(Option::as_deref);
+        Ok(Some(value(0) == Some("Terminating") || value(1).is_some()))
     }
 }
 
