@@ -21,6 +21,12 @@ impl Descriptions {
         Descriptions { definitions: generator.take_definitions(false) }
     }
 
+    /// Every definition by full name.
+    #[cfg(test)]
+    pub fn definitions(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.definitions.iter()
+    }
+
     /// The description of a type.
     pub fn of_type(&self, name: &str) -> Option<&str> {
         self.definitions.get(&names::full(name))?["description"].as_str()

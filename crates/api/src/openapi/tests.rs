@@ -165,3 +165,51 @@ fn custom_resources_are_in_the_documents() {
     let spec = &v2["definitions"]["com.example.stable.v1.Cron"]["properties"]["spec"]["properties"];
     assert_eq!(spec, &json!({"n": {}, "p": {"x-kubernetes-int-or-string": true}}));
 }
+
+/// The type table against the schemas of `k8s-openapi`, which are made from the published documents on another way:
+/// the same fields everywhere, the same kinds of values.
+#[test]
+fn the_type_table_agrees_with_k8s_openapi() {
+    use crate::schema::{Schema, Type, names};
+    let table = KindTable::all();
+    let mut types: Vec<String> = table.iter().map(|k| operations::type_name(k)).collect();
+    types.extend(
+        [
+            "autoscaling.v1.Scale",
+            "policy.v1.Eviction",
+            "authentication.v1.TokenRequest",
+            "meta.v1.Status",
+            "meta.v1.DeleteOptions",
+        ]
+        .map(str::to_owned),
+    );
+    let descriptions = describe::Descriptions::of(types.iter().map(String::as_str));
+    let (mut compared, mut fields) = (0, 0);
+    for (name, definition) in descriptions.definitions() {
+        let Some(properties) = definition["properties"].as_object() else { continue };
+        let ours = Schema::builtin(name).unwrap_or_else(|| panic!("the table has no {name}"));
+        let our_names: Vec<&str> = ours.root().fields().map(|(field, _)| field).collect();
+        let mut their_names: Vec<&str> = properties.keys().map(String::as_str).collect();
+        their_names.sort_unstable();
+        assert_eq!(our_names, their_names, "{name}");
+        for (field, node) in ours.root().fields() {
+            let property = &properties[field];
+            let their_type = property["type"].as_str().unwrap_or_default();
+            let fits = match node.ty() {
+                Type::List => their_type == "array",
+                Type::Map => their_type == "object",
+                Type::Bool => their_type == "boolean",
+                Type::Int32 => their_type == "integer" && property["format"] == "int32",
+                Type::Int64 => their_type == "integer" && property["format"] == "int64",
+                Type::Double => their_type == "number",
+                Type::String | Type::Bytes => their_type == "string",
+                Type::Object => property["$ref"].as_str().is_some_and(|r| r.ends_with(&names::full(node.type_name()))),
+                _ => true,
+            };
+            assert!(fits, "{name}.{field}: {node:?} against {property}");
+            fields += 1;
+        }
+        compared += 1;
+    }
+    assert!(compared > 550 && fields > 2_500, "{compared} types, {fields} fields");
+}
