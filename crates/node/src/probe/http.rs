@@ -79,11 +79,13 @@ fn target(from: &Get, to: &str) -> Option<Get> {
     if let Some(path) = to.strip_prefix('/').filter(|p| !p.starts_with('/')) {
         return Some(Get { path: format!("/{path}"), ..from.clone() });
     }
-    let uri: Uri = to.parse().ok()?;
-    let Some(host) = uri.host() else {
+    if !to.contains("://") && !to.starts_with("//") {
         let base = from.path.rsplit_once('/').map_or("", |(b, _)| b);
         return Some(Get { path: format!("{base}/{to}"), ..from.clone() });
-    };
+    }
+    let whole = if to.starts_with("//") { format!("{}:{to}", from.scheme) } else { to.to_owned() };
+    let uri: Uri = whole.parse().ok()?;
+    let host = uri.host()?;
     let scheme = uri.scheme_str().unwrap_or("http").to_owned();
     let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
     let path = uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();

@@ -37,7 +37,8 @@ impl Worker {
             }
         };
         self.retries.remove("runtime");
-        if spec::is_terminal(self.status.as_ref().or(pod.status.as_ref()).and_then(|s| s.phase.as_deref())) {
+        self.heed_the_end(pod, &observed);
+        if spec::is_terminal(self.status.as_ref().and_then(|s| s.phase.as_deref())) {
             return self.over(pod, &observed).await;
         }
         if !self.admitted && !self.admit(pod, &observed) {
@@ -67,6 +68,25 @@ impl Worker {
             Step::Wait(at) => Step::Wait(earliest(at, wake)),
             other => other,
         }
+    }
+
+    /// A Pod that the API holds to have ended has ended: in an earlier life of this process, or by somebody else's word.
+    /// What was told of it stands.
+    fn heed_the_end(&mut self, pod: &Arc<Pod>, observed: &Observed) {
+        let told = pod.status.as_ref().filter(|s| spec::is_terminal(s.phase.as_deref()));
+        let Some(told) = told else { return };
+        if spec::is_terminal(self.status.as_ref().and_then(|s| s.phase.as_deref())) {
+            return;
+        }
+        match &mut self.status {
+            None => self.status = Some(told.clone()),
+            Some(s) => {
+                s.phase = told.phase.clone();
+                s.reason = told.reason.clone();
+                s.message = told.message.clone();
+            }
+        }
+        self.show(pod, observed, told);
     }
 
     fn plan(&mut self, pod: &Pod, observed: &Observed) -> PodPlan {
@@ -334,7 +354,6 @@ impl Worker {
         if self.complete {
             return Step::Wait(None);
         }
-        self.publish(pod, observed, false, true);
         self.probes.sync(pod, observed, true);
         self.admission.leave(&self.uid);
         match self.release(pod).await {
