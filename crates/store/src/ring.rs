@@ -31,8 +31,11 @@ impl Default for HistoryLimits {
 pub(crate) struct Ring {
     events: VecDeque<Arc<Event>>,
     bytes: usize,
-    /// Everything after this revision is here.
+    /// History is answered from here on.
     floor: Revision,
+    /// The newest event that was forgotten. A quiet bucket's floor rises without anything being lost, and then an open
+    /// watch has missed nothing.
+    lost: Revision,
 }
 
 impl Ring {
@@ -42,6 +45,11 @@ impl Ring {
 
     pub(crate) fn floor(&self) -> Revision {
         self.floor
+    }
+
+    /// Watches that have come at least this far have missed nothing.
+    pub(crate) fn lost(&self) -> Revision {
+        self.lost
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -71,6 +79,7 @@ impl Ring {
         while self.events.front().is_some_and(|e| e.revision <= revision) {
             if let Some(event) = self.events.pop_front() {
                 self.bytes -= event.cost();
+                self.lost = event.revision;
             }
         }
         self.floor = self.floor.max(revision);

@@ -158,7 +158,7 @@ impl Watch {
 
     fn take_unlocked(&mut self, most: usize) -> Result<Option<Batch>, Error> {
         let state = self.bucket.state.read();
-        if self.cursor < state.ring.floor() {
+        if self.cursor < state.ring.lost() {
             return Err(Error::Compacted { oldest: state.ring.floor() });
         }
         let mut events: Vec<Arc<Event>> = Vec::new();

@@ -27,6 +27,7 @@ pub async fn all(store: Arc<dyn Store>) {
     malformed_commits_are_refused(&store).await;
     concurrent_increments_lose_nothing(&store).await;
     compaction_ends_old_watches(&store).await;
+    compaction_spares_watches_that_missed_nothing(&store).await;
 }
 
 async fn next(watch: &mut Watch) -> caravel_store::Batch {
@@ -265,6 +266,23 @@ async fn compaction_ends_old_watches(store: &Arc<dyn Store>) {
     let mut from_second = store.watch("t/compact/", second).unwrap();
     assert_eq!(next(&mut from_second).await.revision, third);
     assert_eq!(store.list("t/compact/", At::Exact(second), None, 0).await.unwrap().entries[0].value, "2");
+}
+
+async fn compaction_spares_watches_that_missed_nothing(store: &Arc<dyn Store>) {
+    let start = store.commit(vec![Write::create("t/quiet/a", "1", None)]).await.unwrap().revision;
+    let mut unpolled = store.watch("t/quiet/", start).unwrap();
+    let mut waiting = store.watch("t/quiet/", start).unwrap();
+    let waiting = tokio::spawn(async move { next(&mut waiting).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let mut newest = start;
+    for i in 0..5 {
+        newest = store.commit(vec![Write::put("t/busy/a", format!("{i}"))]).await.unwrap().revision;
+    }
+    store.compact(newest).await.unwrap();
+    assert!(matches!(store.watch("t/quiet/", start), Err(Error::Compacted { .. })), "a new one begins too early");
+    let last = store.commit(vec![Write::put("t/quiet/a", "2")]).await.unwrap().revision;
+    assert_eq!(waiting.await.unwrap().revision, last);
+    assert_eq!(next(&mut unpolled).await.revision, last);
 }
 
 /// Entries with a time to live go by themselves. `wait` is how long that may take.
