@@ -120,7 +120,12 @@ impl Manager {
         let of =
             mirror.metadata.annotations.as_ref().and_then(|a| a.get(names::CONFIG_MIRROR)).cloned().unwrap_or_default();
         let gone = matches!(change, Change::Deleted(_));
-        let orphan = !self.pods.lock().contains_key(&of);
+        let handle = self.pods.lock().get(&of).cloned();
+        let orphan = handle.is_none();
+        if let Some(h) = handle.filter(|_| !gone) {
+            *h.mirror.lock() = Some(mirror.clone());
+            h.wake.notify_one();
+        }
         if !gone && (orphan || manifests::concerns(change)) {
             let (client, mirror) = (self.shared.client.clone(), mirror.clone());
             tokio::spawn(async move { manifests::drop_mirror(&client, &mirror).await });
@@ -183,13 +188,18 @@ impl Manager {
         let worker = Worker::new(self.shared.clone(), handle, self.admission.clone());
         let me = Arc::downgrade(self);
         tokio::spawn(async move {
+            let pod = worker.pod();
             worker.run().await;
             // A Pod the API no longer knows is forgotten at once; the others when the API says so.
-            if let Some(me) = me.upgrade() {
+            let Some(me) = me.upgrade() else { return };
+            {
                 let mut pods = me.pods.lock();
                 if pods.get(&uid).is_some_and(|h| h.wanted.borrow().gone) {
                     pods.remove(&uid);
                 }
+            }
+            if manifests::is_static(&pod) {
+                manifests::remove_mirror(&me.shared.client, &pod).await;
             }
         });
     }

@@ -193,6 +193,16 @@ pub fn is_static(pod: &Pod) -> bool {
         && pod.metadata.annotations.as_ref().and_then(|a| a.get(names::CONFIG_SOURCE)).is_some_and(|s| s == "file")
 }
 
+/// Removes the mirror of a static Pod that has ended.
+pub async fn remove_mirror(client: &kube::Client, pod: &Pod) {
+    let api: Api<Pod> = Api::namespaced(client.clone(), spec::namespace(pod));
+    let Ok(Some(found)) = api.get_opt(spec::name(pod)).await else { return };
+    let of = found.metadata.annotations.as_ref().and_then(|a| a.get(names::CONFIG_MIRROR));
+    if of.map(String::as_str) == Some(spec::uid(pod)) {
+        drop_mirror(client, &found).await;
+    }
+}
+
 /// Removes a mirror that shows nothing any more, or that was asked to go.
 pub async fn drop_mirror(client: &kube::Client, mirror: &Pod) {
     let api: Api<Pod> = Api::namespaced(client.clone(), spec::namespace(mirror));

@@ -57,6 +57,8 @@ pub struct Handle {
     pub dirty: AtomicBool,
     /// Nothing of the Pod is left and the API was told.
     pub done: AtomicBool,
+    /// The mirror of a static Pod, when the API has told of it.
+    pub mirror: Mutex<Option<Arc<Pod>>>,
     /// What the HTTPS API shows.
     pub view: Mutex<PodView>,
     /// Set when the Pod is to end: cuts waits short.
@@ -72,6 +74,7 @@ impl Handle {
             wake: Arc::new(Notify::new()),
             dirty: AtomicBool::new(false),
             done: AtomicBool::new(false),
+            mirror: Mutex::new(None),
             view: Mutex::new(view),
             ending: CancellationToken::new(),
         }
@@ -162,6 +165,11 @@ impl Worker {
         }
     }
 
+    /// The Pod as it was first wanted.
+    pub fn pod(&self) -> Arc<Pod> {
+        self.handle.wanted.borrow().pod.clone()
+    }
+
     /// Works until nothing of the Pod is left.
     pub async fn run(mut self) {
         loop {
@@ -174,6 +182,9 @@ impl Worker {
                     self.handle.dirty.store(true, Ordering::Release);
                 }
                 self.seen = Some(wanted.pod.clone());
+            }
+            if let Some(mirror) = self.handle.mirror.lock().take() {
+                self.writer.seen(&mirror);
             }
             let step = if ends(&wanted) || self.verdict.is_some() {
                 self.end(&wanted).await
