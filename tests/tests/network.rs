@@ -100,7 +100,7 @@ fn names_resolve_as_the_dns_specification_says() {
     });
     let cname = lookup(&format!("elsewhere.{}.svc.cluster.local", ns.name)).unwrap_or_else(|said| said);
     assert!(!cname.contains("10."), "an external name is no address of ours: {cname}");
-    let kubernetes = lookup("kubernetes.default").unwrap();
+    let kubernetes = lookup("kubernetes.default.svc.cluster.local").unwrap();
     let address = ns.ok(&["-n", "default", "get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}"]);
     assert!(kubernetes.contains(&address), "{kubernetes}");
     assert!(lookup("nobody.default.svc.cluster.local").is_err());

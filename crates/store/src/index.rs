@@ -109,6 +109,32 @@ impl Index {
         }
     }
 
+    /// Takes in a commit found at start-up, as history too; before [`Index::resume`]. All commits after `floor` come
+    /// this way, in order.
+    pub fn reload(&self, floor: Revision, revision: Revision, change: &Applied) {
+        self.compacted.fetch_max(floor, Ordering::AcqRel);
+        let Some(bucket) = bucket_of(&change.key).map(|name| self.bucket(name)) else { return };
+        bucket.state.write().ring.forget(floor);
+        if self.apply_one(&bucket, revision, change).is_some() {
+            self.trim(&bucket);
+        }
+    }
+
+    /// Ends start-up: what was taken in is the state at `revision`. History begins where [`Index::reload`] had it begin.
+    pub fn resume(&self, revision: Revision) {
+        if self.history_bytes.load(Ordering::Relaxed) == 0 {
+            return self.start(revision);
+        }
+        let floor = self.compacted.load(Ordering::Acquire);
+        for bucket in self.buckets.read().values() {
+            let mut state = bucket.state.write();
+            state.ring.forget(floor);
+            state.last = revision;
+        }
+        self.published.store(revision, Ordering::Release);
+        self.signal.send_replace(revision);
+    }
+
     /// Ends start-up: the loaded entries are the state at `revision`, and history begins there.
     pub fn start(&self, revision: Revision) {
         self.compacted.store(revision, Ordering::Release);

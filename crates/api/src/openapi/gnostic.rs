@@ -5,8 +5,10 @@
 
 use serde_json::Value;
 
-/// Media type of the encoded document.
-pub const CONTENT_TYPE: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// Media type by which clients ask for the encoded document.
+pub const ACCEPTED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// Media type under which it is sent: `@` is no character of a media type (RFC 2045), and Go's parser refuses it.
+pub const CONTENT_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// Encodes a version 2 document.
 pub fn encode(document: &Value) -> Vec<u8> {

@@ -146,7 +146,7 @@ impl Server {
         let accept = inbound.parts.headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let protobuf = accept.contains("proto-openapi.spec.v2@v1.0+protobuf");
         if !protobuf && Accept::of(&inbound.parts.headers, false)?.media != MediaType::Json {
-            return Err(ApiError::not_acceptable(&["application/json", gnostic::CONTENT_TYPE]));
+            return Err(ApiError::not_acceptable(&["application/json", gnostic::ACCEPTED]));
         }
         let hash = v2::hash(&kinds);
         let tag = format!("\"{hash}\"");

@@ -70,7 +70,7 @@ impl Log {
     pub(super) fn open(
         dir: &Path,
         media: Arc<dyn Media>,
-        mut load: impl FnMut(Record<'_>),
+        mut load: impl FnMut(Record<'_>, Revision),
     ) -> Result<(Self, Revision), Error> {
         let fail = |e: io::Error| failure(dir, &e);
         let mut ids: Vec<u64> = media.files(dir).map_err(fail)?.iter().filter_map(|p| segment_id(p)).collect();
@@ -85,6 +85,9 @@ impl Log {
             return Ok((log, FIRST));
         };
         let mut newest = FIRST;
+        // Every commit after this one is in the segments that are left, whole.
+        let floor = headers.first().map_or(FIRST, |(_, header)| header.start_revision);
+        let mut load = |record: Record<'_>| load(record, floor);
         let mut sealed = VecDeque::new();
         let mut buffer = Vec::new();
         let last_header = headers.pop();

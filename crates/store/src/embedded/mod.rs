@@ -53,6 +53,7 @@ use self::log::{Log, failure};
 use self::media::{Disk, Media};
 use self::queue::{MAX_WAITING, Queue, Request};
 use self::writer::{Condition, Reserve, Writer};
+use crate::index::Applied;
 use crate::types::check_writes;
 use crate::{
     At, Committed, Entry, Error, Found, HistoryLimits, Index, Page, Revision, Slot, Stats, Store, Watch, Write,
@@ -104,8 +105,9 @@ impl Embedded {
         let lock = lock::Lock::take(&dir)?;
         lock::check_format(&dir)?;
         let index = Arc::new(Index::new(history));
-        let (log, newest) = Log::open(&dir, media.clone(), |record| load(&index, record))?;
-        index.start(newest);
+        let mut seen = 0;
+        let (log, newest) = Log::open(&dir, media.clone(), |record, floor| load(&index, record, floor, &mut seen))?;
+        index.resume(newest);
         let queue = Arc::new(Queue::default());
         let condition = Arc::new(Condition::default());
         let path = dir.join("reserve");
@@ -164,17 +166,31 @@ impl Drop for Embedded {
     }
 }
 
-fn load(index: &Index, record: Record<'_>) {
-    match record {
-        Record::Put { key, revision, revision_at, expires, value } => index.load(Arc::new(Entry {
-            key: key.into(),
-            value: Bytes::copy_from_slice(value),
-            revision,
-            revision_at,
-            expires,
-            slot: Slot::default(),
-        })),
-        Record::Delete { key, .. } => index.unload(key),
+/// Takes one record in at start-up. A commit newer than all before it is history too, so that watches go on across a
+/// restart; what the cleaner has moved to the end of the log carries an older revision and is state only.
+fn load(index: &Index, record: Record<'_>, floor: Revision, seen: &mut Revision) {
+    let (revision, change) = match record {
+        Record::Put { key, revision, revision_at, expires, value } => {
+            let entry = Entry {
+                key: key.into(),
+                value: Bytes::copy_from_slice(value),
+                revision,
+                revision_at,
+                expires,
+                slot: Slot::default(),
+            };
+            (revision, Applied { key: key.into(), entry: Some(Arc::new(entry)) })
+        }
+        Record::Delete { key, revision } => (revision, Applied { key: key.into(), entry: None }),
+    };
+    let moved = revision < *seen || index.current(&change.key).is_some_and(|e| e.revision >= revision);
+    *seen = revision.max(*seen);
+    if revision > floor && !moved {
+        return index.reload(floor, revision, &change);
+    }
+    match change.entry {
+        Some(entry) => index.load(entry),
+        None => index.unload(&change.key),
     }
 }
 
