@@ -284,7 +284,7 @@ fn read(bytes: &[u8], id: u16, query: &Query) -> Option<Outcome> {
         && asked.query_type == query.query_type
         && asked.query_class == query.query_class
         && asked.name == query.name;
-    same.then(|| Outcome {
+    same.then_some(Outcome {
         code: message.metadata.response_code,
         answers: message.answers,
         authorities: message.authorities,

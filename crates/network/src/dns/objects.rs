@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caravel_client::{Change, Cluster, Key};
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
@@ -38,13 +38,14 @@ fn service(dns_ip: Ipv4Addr) -> Result<Service, serde_json::Error> {
     }))
 }
 
-fn slice(node: &str, address: Ipv4Addr, owner: &Service) -> serde_json::Value {
+/// The node's slice; the garbage collector removes it with the node.
+fn slice(node: &str, address: Ipv4Addr, owner: &Node) -> serde_json::Value {
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {
             "name": slice_name(node), "namespace": NAMESPACE,
             "labels": {SERVICE_NAME: NAME, "endpointslice.kubernetes.io/managed-by": MANAGER},
-            "ownerReferences": [{"apiVersion": "v1", "kind": "Service", "name": NAME, "uid": owner.uid()}],
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": node, "uid": owner.uid()}],
         },
         "addressType": "IPv4",
         "ports": [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"}],
@@ -91,20 +92,19 @@ pub async fn run(config: &Config, gateway: Ipv4Addr, cluster: &Cluster, informer
 
 async fn ensure(config: &Config, gateway: Ipv4Addr, cluster: &Cluster) -> Result<(), kube::Error> {
     let services = Api::<Service>::namespaced(cluster.client(), NAMESPACE);
-    let existing = services.get_opt(NAME).await?;
-    let service = match existing {
-        Some(service) => service,
-        None => {
-            let new = service(config.dns_ip).map_err(kube::Error::SerdeError)?;
-            match services.create(&PostParams::default(), &new).await {
-                // Another node was faster.
-                Err(kube::Error::Api(status)) if status.code == 409 => services.get(NAME).await?,
-                other => other?,
+    if services.get_opt(NAME).await?.is_none() {
+        let new = service(config.dns_ip).map_err(kube::Error::SerdeError)?;
+        match services.create(&PostParams::default(), &new).await {
+            // Another node was faster.
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            other => {
+                other?;
             }
         }
-    };
+    }
+    let node = Api::<Node>::all(cluster.client()).get(&config.node_name).await?;
     let slices = Api::<EndpointSlice>::namespaced(cluster.client(), NAMESPACE);
-    let wanted = slice(&config.node_name, gateway, &service);
+    let wanted = slice(&config.node_name, gateway, &node);
     let name = slice_name(&config.node_name);
     let parameters = PatchParams::apply(MANAGER).force();
     slices.patch(&name, &parameters, &Patch::Apply(&wanted)).await?;

@@ -383,13 +383,12 @@ impl Found<'_> {
     /// SRV records: the Service's name and port, or each endpoint's of a headless one.
     fn locate(&self, ask: &Question<'_>, port: Option<&str>, protocol: Option<&str>) -> Answer {
         let cluster_ips = self.cluster_ips();
-        let targets: Vec<(Vec<&str>, Vec<IpAddr>)>;
         let hosts = self.hosts();
-        if cluster_ips.is_empty() {
-            targets = hosts.iter().map(|h| (vec![h.label.as_str(), self.label], h.addresses.clone())).collect();
+        let targets: Vec<(Vec<&str>, Vec<IpAddr>)> = if cluster_ips.is_empty() {
+            hosts.iter().map(|h| (vec![h.label.as_str(), self.label], h.addresses.clone())).collect()
         } else {
-            targets = vec![(vec![self.label], cluster_ips)];
-        }
+            vec![(vec![self.label], cluster_ips)]
+        };
         let numbers: BTreeSet<u16> = self.ports(port, protocol).into_iter().map(|(_, number)| number).collect();
         if numbers.is_empty() || targets.is_empty() {
             return Answer::default();

@@ -346,7 +346,7 @@ mod text {
         let mut rest = bytes;
         let mut out = Vec::new();
         for kind in kinds {
-            let width = (kind.len() as usize).next_multiple_of(4);
+            let width = (kind.width() as usize).next_multiple_of(4);
             let (head, tail) = rest.split_at(width.min(rest.len()));
             rest = tail;
             let number = |n: &[u8]| n.iter().fold(0u64, |v, b| v << 8 | u64::from(*b));

@@ -3,7 +3,8 @@
 //! The numbers are the kernel's (linux/netfilter/nf_tables.h); integers are in network byte order
 //! unless a comment says otherwise. Registers are numbered as 32-bit words: 0 is the first.
 
-use std::fmt;
+mod encode;
+mod text;
 
 use nix::libc;
 
@@ -25,6 +26,8 @@ const GETSETELEM: u16 = SUBSYSTEM | 13;
 const DELSETELEM: u16 = SUBSYSTEM | 14;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
+
+use encode::{encode, encode_element};
 
 /// `NFTA_LIST_ELEM`.
 const LIST_ELEM: u16 = 1;
@@ -137,23 +140,12 @@ impl Field {
     }
 
     /// Its bytes, not padded.
-    pub fn len(self) -> u32 {
+    pub fn width(self) -> u32 {
         match self {
             Field::Ipv4 | Field::Mark => 4,
             Field::Ipv6 | Field::Interface => 16,
             Field::Protocol => 1,
             Field::Port => 2,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Field::Ipv4 => "ipv4_addr",
-            Field::Ipv6 => "ipv6_addr",
-            Field::Protocol => "inet_proto",
-            Field::Port => "inet_service",
-            Field::Mark => "mark",
-            Field::Interface => "ifname",
         }
     }
 }
@@ -165,14 +157,9 @@ fn type_number(fields: &[Field]) -> u32 {
 
 fn type_len(fields: &[Field]) -> u32 {
     match fields {
-        [one] => one.len(),
-        many => many.iter().map(|f| f.len().next_multiple_of(4)).sum(),
+        [one] => one.width(),
+        many => many.iter().map(|f| f.width().next_multiple_of(4)).sum(),
     }
-}
-
-fn type_name(fields: &[Field]) -> String {
-    let names: Vec<_> = fields.iter().map(|f| f.name()).collect();
-    names.join(" . ")
 }
 
 /// What a set's elements carry.
@@ -472,7 +459,7 @@ impl Table {
                     m.put_nest(2, |m| {
                         for field in &set.key {
                             m.put_nest(LIST_ELEM, |m| {
-                                m.put_be32(1, field.len());
+                                m.put_be32(1, field.width());
                             });
                         }
                     });
@@ -533,163 +520,6 @@ impl Table {
     }
 }
 
-fn encode_element(element: &Element, time: Option<(u64, u64)>, adding: bool, m: &mut Message) {
-    m.put_nest(1, |m| {
-        m.put(1, &element.key);
-    });
-    if let Some(end) = &element.key_end {
-        m.put_nest(10, |m| {
-            m.put(1, end);
-        });
-    }
-    if !adding {
-        return;
-    }
-    if let Some((timeout, expires)) = time {
-        m.put(4, &timeout.to_be_bytes());
-        m.put(5, &expires.to_be_bytes());
-    }
-    match &element.data {
-        Data::Nothing => {}
-        Data::Value(value) => {
-            m.put_nest(2, |m| {
-                m.put(1, value);
-            });
-        }
-        Data::Verdict(verdict) => {
-            m.put_nest(2, |m| encode_verdict(verdict, m));
-        }
-    }
-}
-
-fn encode_verdict(verdict: &Verdict, m: &mut Message) {
-    let (code, chain) = match verdict {
-        Verdict::Drop => (libc::NF_DROP, None),
-        Verdict::Accept => (libc::NF_ACCEPT, None),
-        Verdict::Return => (-5, None),
-        Verdict::Jump(chain) => (-3, Some(chain)),
-        Verdict::Goto(chain) => (-4, Some(chain)),
-    };
-    m.put_nest(2, |m| {
-        m.put_be32(1, code as u32);
-        if let Some(chain) = chain {
-            m.put_str(2, chain);
-        }
-    });
-}
-
-/// The number of a 32-bit register in the kernel's numbering.
-fn register(reg: u8) -> u32 {
-    8 + u32::from(reg)
-}
-
-fn encode(expr: &Expr, m: &mut Message) {
-    m.put_str(1, kernel_name(expr));
-    m.put_nest(2, |m| encode_data(expr, m));
-}
-
-fn kernel_name(expr: &Expr) -> &'static str {
-    match expr {
-        Expr::Network { .. } | Expr::Transport { .. } => "payload",
-        Expr::Meta { .. } | Expr::SetMark { .. } => "meta",
-        Expr::Cmp { .. } => "cmp",
-        Expr::Bitwise { .. } => "bitwise",
-        Expr::Lookup { .. } | Expr::LookupVerdict { .. } => "lookup",
-        Expr::Load { .. } | Expr::Verdict(_) => "immediate",
-        Expr::Ct { .. } => "ct",
-        Expr::FibType { .. } => "fib",
-        Expr::Random { .. } => "numgen",
-        Expr::Dnat { .. } => "nat",
-        Expr::Masquerade => "masq",
-        Expr::Reject { .. } | Expr::Reset => "reject",
-        Expr::Update { .. } => "dynset",
-    }
-}
-
-fn value(kind: u16, bytes: &[u8], m: &mut Message) {
-    m.put_nest(kind, |m| {
-        m.put(1, bytes);
-    });
-}
-
-fn payload(base: u32, offset: u32, len: u32, reg: u8, m: &mut Message) {
-    m.put_be32(1, register(reg)).put_be32(2, base).put_be32(3, offset).put_be32(4, len);
-}
-
-fn encode_data(expr: &Expr, m: &mut Message) {
-    match expr {
-        Expr::Network { offset, len, reg } => payload(1, *offset, *len, *reg, m),
-        Expr::Transport { offset, len, reg } => payload(2, *offset, *len, *reg, m),
-        Expr::Meta { key, reg } => {
-            m.put_be32(1, register(*reg)).put_be32(2, *key as u32);
-        }
-        Expr::SetMark { reg } => {
-            m.put_be32(2, Meta::Mark as u32).put_be32(3, register(*reg));
-        }
-        Expr::Cmp { op, reg, value: v } => {
-            m.put_be32(1, register(*reg)).put_be32(2, *op as u32);
-            value(3, v, m);
-        }
-        Expr::Bitwise { reg, mask, xor } => {
-            m.put_be32(1, register(*reg)).put_be32(2, register(*reg)).put_be32(3, mask.len() as u32);
-            value(4, mask, m);
-            value(5, xor, m);
-        }
-        Expr::Lookup { set, reg, into, invert } => {
-            m.put_str(1, set).put_be32(2, register(*reg));
-            if let Some(into) = into {
-                m.put_be32(3, register(*into));
-            }
-            if *invert {
-                m.put_be32(5, 1);
-            }
-        }
-        Expr::LookupVerdict { set, reg } => {
-            m.put_str(1, set).put_be32(2, register(*reg)).put_be32(3, 0);
-        }
-        Expr::Load { reg, value: v } => {
-            m.put_be32(1, register(*reg));
-            value(2, v, m);
-        }
-        Expr::Verdict(verdict) => {
-            m.put_be32(1, 0);
-            m.put_nest(2, |m| encode_verdict(verdict, m));
-        }
-        Expr::Ct { key, reg } => {
-            m.put_be32(1, register(*reg)).put_be32(2, *key as u32);
-        }
-        Expr::FibType { source, reg } => {
-            let flag = if *source { 1 } else { 2 };
-            m.put_be32(1, register(*reg)).put_be32(2, 3).put_be32(3, flag);
-        }
-        Expr::Random { modulus, offset, reg } => {
-            m.put_be32(1, register(*reg)).put_be32(2, *modulus).put_be32(3, 1).put_be32(4, *offset);
-        }
-        Expr::Dnat { family, address, port } => {
-            m.put_be32(1, 1)
-                .put_be32(2, u32::from(family.number()))
-                .put_be32(3, register(*address))
-                .put_be32(5, register(*port));
-        }
-        Expr::Masquerade => {
-            const RANDOM_FULLY: u32 = 1 << 4;
-            m.put_be32(1, RANDOM_FULLY);
-        }
-        Expr::Reject { family } => {
-            // Port unreachable is code 3 in ICMP and 4 in ICMPv6.
-            let code = if *family == Family::Ip { 3 } else { 4 };
-            m.put_be32(1, 0).put(2, &[code]);
-        }
-        Expr::Reset => {
-            m.put_be32(1, 1);
-        }
-        Expr::Update { set, key, timeout } => {
-            const UPDATE: u32 = 1;
-            m.put_str(1, set).put_be32(3, UPDATE).put_be32(4, register(*key)).put(6, &timeout.to_be_bytes());
-        }
-    }
-}
-
 /// Whether a notification says that the table was deleted.
 pub fn is_deletion_of(table: &Table, kind: u16, payload: &[u8]) -> bool {
     kind == DELTABLE
@@ -738,75 +568,4 @@ fn expiring(reply: &Reply) -> Vec<Expiring> {
         })
     })
     .collect()
-}
-
-impl fmt::Display for Set {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.carries {
-            Carries::Nothing => write!(f, "set {} {{ {}", self.name, type_name(&self.key))?,
-            Carries::Values(v) => write!(f, "map {} {{ {} : {}", self.name, type_name(&self.key), type_name(v))?,
-            Carries::Verdicts => write!(f, "map {} {{ {} : verdict", self.name, type_name(&self.key))?,
-        }
-        if self.interval {
-            write!(f, "; interval")?;
-        }
-        if self.dynamic {
-            write!(f, "; dynamic, timeout, size {}", self.size)?;
-        }
-        write!(f, " }}")
-    }
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Verdict::Accept => write!(f, "accept"),
-            Verdict::Drop => write!(f, "drop"),
-            Verdict::Return => write!(f, "return"),
-            Verdict::Jump(chain) => write!(f, "jump {chain}"),
-            Verdict::Goto(chain) => write!(f, "goto {chain}"),
-        }
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-impl fmt::Display for Expr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Expr::Network { offset, len, reg } => write!(f, "r{reg} = ip[{offset}+{len}]"),
-            Expr::Transport { offset, len, reg } => write!(f, "r{reg} = th[{offset}+{len}]"),
-            Expr::Meta { key, reg } => write!(f, "r{reg} = meta {key:?}"),
-            Expr::SetMark { reg } => write!(f, "meta Mark = r{reg}"),
-            Expr::Cmp { op, reg, value } => write!(f, "r{reg} {op:?} {}", hex(value)),
-            Expr::Bitwise { reg, mask, xor } => {
-                write!(f, "r{reg} = (r{reg} & {}) ^ {}", hex(mask), hex(xor))
-            }
-            Expr::Lookup { set, reg, into, invert } => {
-                let not = if *invert { "not " } else { "" };
-                write!(f, "{not}r{reg} in @{set}")?;
-                into.map_or(Ok(()), |into| write!(f, " => r{into}"))
-            }
-            Expr::LookupVerdict { set, reg } => write!(f, "r{reg} vmap @{set}"),
-            Expr::Load { reg, value } => write!(f, "r{reg} = {}", hex(value)),
-            Expr::Verdict(verdict) => write!(f, "{verdict}"),
-            Expr::Ct { key, reg } => write!(f, "r{reg} = ct {key:?}"),
-            Expr::FibType { source, reg } => {
-                let side = if *source { "saddr" } else { "daddr" };
-                write!(f, "r{reg} = fib {side} type")
-            }
-            Expr::Random { modulus, offset, reg } => {
-                write!(f, "r{reg} = {offset:#x} + random % {modulus}")
-            }
-            Expr::Dnat { address, port, .. } => write!(f, "dnat r{address}:r{port}"),
-            Expr::Masquerade => write!(f, "masquerade"),
-            Expr::Reject { .. } => write!(f, "reject"),
-            Expr::Reset => write!(f, "reject with tcp reset"),
-            Expr::Update { set, key, timeout } => {
-                write!(f, "update @{set} r{key} for {timeout} ms")
-            }
-        }
-    }
 }
