@@ -73,7 +73,7 @@ prints! {
     config_map_volume_twice: {"volumes":[{"name":"v","configMap":{"name":"cm"}},{"name":"w","configMap":{"name":"cm"}}]}, {"volumeMounts":[{"name":"v","mountPath":"/v"},{"name":"w","mountPath":"/w"}]},
         "cat /v/data-1 /w/data-1" => "value-1value-1";
     config_map_volume_binary: {"volumes":[{"name":"v","configMap":{"name":"cm"}}]}, {"volumeMounts":[{"name":"v","mountPath":"/v"}]},
-        "hexdump -e '4/1 \"%02x\"' /v/bin" => "deadbeef";
+        "hexdump -e '4/1 \"%02x\"' /v/bin" => "deadfeef";
     secret_volume: {"volumes":[{"name":"v","secret":{"secretName":"s"}}]}, {"volumeMounts":[{"name":"v","mountPath":"/v"}]},
         "cat /v/data-1; stat -L -c ' %a' /v/data-1; grep -c ' /v tmpfs' /proc/mounts" => "secret-1 644\n1\n";
     secret_volume_default_mode: {"volumes":[{"name":"v","secret":{"secretName":"s","defaultMode":256}}]}, {"volumeMounts":[{"name":"v","mountPath":"/v"}]},
@@ -178,15 +178,15 @@ prints! {
     command_and_args_are_expanded: {}, {"command":["sh","-c","echo $(A) $0 $1"],"args":["$(A)-x","$$(A)"],"env":[{"name":"A","value":"1"}]}, "" => "1 1-x $(A)\n";
     variables_compose: {}, {"env":[{"name":"FOO","value":"foo"},{"name":"BAR","value":"bar"},{"name":"FOOBAR","value":"$(FOO);;$(BAR)"}]}, "echo $FOOBAR" => "foo;;bar\n";
     config_map_key_in_env: {}, {"env":[{"name":"D","valueFrom":{"configMapKeyRef":{"name":"cm","key":"data-1"}}}]}, "echo $D" => "value-1\n";
-    config_map_in_env: {}, {"envFrom":[{"configMapRef":{"name":"cm"}},{"prefix":"p_","configMapRef":{"name":"cm"}}]}, "env | grep value- | sort" => "data-1=value-1\ndata-2=value-2\np_data-1=value-1\np_data-2=value-2\n";
+    config_map_in_env: {}, {"envFrom":[{"configMapRef":{"name":"cm"}},{"prefix":"p_","configMapRef":{"name":"cm"}}]}, "tr '\\0' '\\n' < /proc/1/environ | grep value- | sort" => "data-1=value-1\ndata-2=value-2\np_data-1=value-1\np_data-2=value-2\n";
     secret_key_in_env: {}, {"env":[{"name":"D","valueFrom":{"secretKeyRef":{"name":"s","key":"data-1"}}}]}, "echo $D" => "secret-1\n";
-    secret_in_env: {}, {"envFrom":[{"secretRef":{"name":"s"}},{"prefix":"p_","secretRef":{"name":"s"}}]}, "env | grep secret- | sort" => "data-1=secret-1\ndata-2=secret-2\np_data-1=secret-1\np_data-2=secret-2\n";
+    secret_in_env: {}, {"envFrom":[{"secretRef":{"name":"s"}},{"prefix":"p_","secretRef":{"name":"s"}}]}, "tr '\\0' '\\n' < /proc/1/environ | grep secret- | sort" => "data-1=secret-1\ndata-2=secret-2\np_data-1=secret-1\np_data-2=secret-2\n";
     pod_fields_in_env: {}, {"env":[{"name":"N","valueFrom":{"fieldRef":{"fieldPath":"metadata.name"}}},{"name":"IP","valueFrom":{"fieldRef":{"fieldPath":"status.podIP"}}},{"name":"H","valueFrom":{"fieldRef":{"fieldPath":"status.hostIP"}}},{"name":"HS","valueFrom":{"fieldRef":{"fieldPath":"status.hostIPs"}}},{"name":"U","valueFrom":{"fieldRef":{"fieldPath":"metadata.uid"}}}]},
         "echo $N; [ \"$H\" = \"$HS\" ] && [ ${#U} = 36 ] && ip addr | grep -q \"inet $IP/\" && echo all" => "p\nall\n";
     resources_in_env: {}, {"resources":{"requests":{"cpu":"250m","memory":"32Mi"},"limits":{"cpu":"1250m","memory":"64Mi"}},"env":[{"name":"CL","valueFrom":{"resourceFieldRef":{"resource":"limits.cpu"}}},{"name":"ML","valueFrom":{"resourceFieldRef":{"resource":"limits.memory"}}},{"name":"CR","valueFrom":{"resourceFieldRef":{"resource":"requests.cpu"}}},{"name":"MR","valueFrom":{"resourceFieldRef":{"resource":"requests.memory"}}}]},
         "echo $CL $ML $CR $MR" => "2 67108864 1 33554432\n";
     host_aliases: {"hostAliases":[{"ip":"123.45.67.89","hostnames":["foo","bar"]}]}, {}, "grep 123.45.67.89 /etc/hosts" => "123.45.67.89\tfoo\tbar\n";
-    hostname_and_subdomain: {"hostname":"h","subdomain":"s"}, {}, "hostname; grep -c '\\ts\\?h' /etc/hosts" => "h\n1\n";
+    hostname_and_subdomain: {"hostname":"h","subdomain":"s"}, {}, "hostname; grep -c 'h[.]s[.]' /etc/hosts" => "h\n1\n";
 }
 
 // Who the process is and what it may do.

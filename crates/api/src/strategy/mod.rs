@@ -70,7 +70,10 @@ pub fn prepare_update(kind: &Kind, subresource: &str, new: &mut Value, old: &Val
         "resize" => pod::resize_update(map, before),
         _ => {}
     }
-    bump_generation(kind, map, before);
+    // What is written through the status never counts as a change of what the user wants.
+    if !matches!(subresource, "status" | "approval") {
+        bump_generation(kind, map, before);
+    }
 }
 
 fn set(map: &mut Object, field: &str, value: Value) {
