@@ -8,9 +8,12 @@ fn metadata(name: &str) -> Value {
     json!({"name": name, "annotations": {"apf.kubernetes.io/autoupdate-spec": "true"}})
 }
 
+/// A priority level: name, nominal shares, lendable percent, queues (number, hand size).
+type Level = (&'static str, u32, u32, Option<(u32, u32)>);
+
 /// The priority levels: name, nominal shares, lendable percent, and queues (number, hand size), none meaning refusal.
 pub fn levels() -> Vec<Value> {
-    let table: [(&str, u32, u32, Option<(u32, u32)>); 7] = [
+    let table: [Level; 7] = [
         ("system", 30, 33, Some((64, 6))),
         ("node-high", 40, 25, Some((64, 6))),
         ("leader-election", 10, 0, Some((16, 4))),

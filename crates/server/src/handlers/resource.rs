@@ -65,7 +65,7 @@ impl Server {
     }
 
     async fn get(&self, inbound: &Inbound, kind: &Arc<Kind>) -> Result<Response<Body>, ApiError> {
-        let accept = accept(&inbound, &kind, false)?;
+        let accept = accept(inbound, kind, false)?;
         let asked = query_value(&inbound.parts.uri, "resourceVersion").unwrap_or_default();
         let at = match list::parse_revision(&asked)? {
             None => At::Latest,
@@ -91,13 +91,13 @@ impl Server {
         if watch {
             return self.watch(inbound, kind, filter, &options).await;
         }
-        let accept = accept(&inbound, &kind, true)?;
+        let accept = accept(inbound, kind, true)?;
         let listed = self.registry.list(kind, &inbound.info.namespace, &filter, &options).await?;
         self.present_list(inbound, kind, &listed, accept)
     }
 
     async fn create(self: &Arc<Self>, inbound: Inbound, kind: &Arc<Kind>) -> Result<Response<Body>, ApiError> {
-        let accept = accept(&inbound, &kind, false)?;
+        let accept = accept(&inbound, kind, false)?;
         let options = WriteOptions::parse(inbound.query())?;
         let object = self.body_of(&inbound, &Target::of(kind), &options).await?;
         let stored = self.registry.create(&inbound.call, kind, &inbound.info.namespace, "", object, &options).await?;
@@ -177,7 +177,7 @@ impl Server {
         change: Change,
         options: &WriteOptions,
     ) -> Result<Response<Body>, ApiError> {
-        let accept = accept(&inbound, &kind, false)?;
+        let accept = accept(inbound, kind, false)?;
         let name = inbound.info.path_name();
         if name.is_empty() {
             return Err(ApiError::method_not_allowed());
@@ -195,7 +195,7 @@ impl Server {
 
     async fn remove(self: &Arc<Self>, inbound: Inbound, kind: &Arc<Kind>) -> Result<Response<Body>, ApiError> {
         let options = self.delete_options(&inbound).await?;
-        let accept = accept(&inbound, &kind, false)?;
+        let accept = accept(&inbound, kind, false)?;
         let name = inbound.info.path_name();
         let deleted = self.registry.delete(&inbound.call, kind, &inbound.info.namespace, name, &options).await?;
         match deleted {
@@ -218,7 +218,7 @@ impl Server {
         kind: &Arc<Kind>,
     ) -> Result<Response<Body>, ApiError> {
         let options = self.delete_options(&inbound).await?;
-        let accept = accept(&inbound, &kind, true)?;
+        let accept = accept(&inbound, kind, true)?;
         let list = ListOptions::parse(inbound.query(), false)?;
         let filter = filter(kind, &list.labels, &list.fields)?;
         let listed = self

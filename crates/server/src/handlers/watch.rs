@@ -226,11 +226,10 @@ impl Stream {
                         let mut table = table::render(&self.kind, &[&value], Some(&metadata), options);
                         options.headers = false;
                         // A bookmark's row carries the metadata only.
-                        if let Some(cells) = table.pointer_mut("/rows/0/cells") {
-                            if let Some(cells) = cells.as_array_mut() {
+                        if let Some(cells) = table.pointer_mut("/rows/0/cells")
+                            && let Some(cells) = cells.as_array_mut() {
                                 cells.iter_mut().for_each(|cell| *cell = serde_json::Value::Null);
                             }
-                        }
                         frame(out, "BOOKMARK", table.to_string().as_bytes());
                     }
                     _ => frame(out, "BOOKMARK", partial(&value).to_string().as_bytes()),

@@ -210,14 +210,8 @@ impl Allocator {
                 .collect();
         }
         if policy.is_empty() {
-            policy = if free {
-                "RequireDualStack"
-            } else if families.len() > 1 {
-                "RequireDualStack"
-            } else {
-                "SingleStack"
-            }
-            .to_owned();
+            let both = free || families.len() > 1;
+            policy = if both { "RequireDualStack" } else { "SingleStack" }.to_owned();
         }
         if families.is_empty() {
             families.push(configured.first().copied().unwrap_or("IPv4").to_owned());

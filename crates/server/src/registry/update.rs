@@ -38,8 +38,11 @@ pub enum Change {
     /// The same again, in the newest stored form (encryption under a new key).
     Rewrite,
     /// A change that the server itself makes.
-    With(Box<dyn Fn(&mut Value) -> Result<(), ApiError> + Send + Sync>),
+    With(Edit),
 }
+
+/// Changes an object in place, or refuses to.
+pub type Edit = Box<dyn Fn(&mut Value) -> Result<(), ApiError> + Send + Sync>;
 
 /// One change of one object.
 pub struct Update<'a> {
