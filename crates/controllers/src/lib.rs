@@ -12,10 +12,12 @@ mod common;
 mod config;
 mod context;
 mod cronjob;
+mod csr;
 mod daemonset;
 mod deployment;
 mod endpoints;
 mod gc;
+mod hpa;
 mod job;
 mod namespace;
 mod node;
@@ -65,8 +67,12 @@ table! {
     "persistentvolumeclaim-protection-controller" => volume::run_claim_protection,
     "persistentvolume-protection-controller" => volume::run_volume_protection,
     "ephemeral-volume-controller" => volume::run_ephemeral,
+    "certificatesigningrequest-approving-controller" => csr::run_approver,
+    "certificatesigningrequest-signing-controller" => csr::run_signer,
+    "certificatesigningrequest-cleaner-controller" => csr::run_cleaner,
     "token-cleaner-controller" => bootstrap::run_cleaner,
     "bootstrap-signer-controller" => bootstrap::run_signer,
+    "horizontal-pod-autoscaler-controller" => hpa::run,
     "job-controller" => job::run,
     "statefulset-controller" => statefulset::run,
     "namespace-controller" => namespace::run,

@@ -25,11 +25,6 @@ pub fn object_hash<T: Serialize>(value: &T, collision_count: Option<i32>) -> Str
     safe_encode(&fnv32a(bytes).to_string())
 }
 
-/// A random suffix of the length and alphabet of generated names.
-pub fn random_suffix() -> String {
-    (0..5).map(|_| char::from(ALPHABET[usize::from(rand::random::<u8>()) % ALPHABET.len()])).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -32,17 +32,24 @@ fn issued(csr: &CertificateSigningRequest) -> bool {
     csr.status.as_ref().and_then(|s| s.certificate.as_ref()).is_some_and(|c| !c.0.is_empty())
 }
 
-fn with_condition(csr: &CertificateSigningRequest, type_: &str, reason: &str, message: String) -> CertificateSigningRequest {
+fn with_condition(
+    csr: &CertificateSigningRequest,
+    type_: &str,
+    reason: &str,
+    message: String,
+) -> CertificateSigningRequest {
     let now = Some(stored_time(Timestamp::now()));
     let mut changed = csr.clone();
-    changed.status.get_or_insert_default().conditions.get_or_insert_default().push(CertificateSigningRequestCondition {
-        type_: type_.into(),
-        status: "True".into(),
-        reason: Some(reason.into()),
-        message: Some(message),
-        last_update_time: now.clone(),
-        last_transition_time: now,
-    });
+    changed.status.get_or_insert_default().conditions.get_or_insert_default().push(
+        CertificateSigningRequestCondition {
+            type_: type_.into(),
+            status: "True".into(),
+            reason: Some(reason.into()),
+            message: Some(message),
+            last_update_time: now.clone(),
+            last_transition_time: now,
+        },
+    );
     changed
 }
 
@@ -254,7 +261,8 @@ mod tests {
     #[test]
     fn a_forged_request_is_refused() {
         let mut c = csr(CLIENT, "team", "jane", &[], &["client auth"]);
-        c.spec.request = ByteString(b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n".to_vec());
+        c.spec.request =
+            ByteString(b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n".to_vec());
         assert!(sign(&authority(), &c).is_err());
     }
 

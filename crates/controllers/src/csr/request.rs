@@ -21,7 +21,8 @@ const NODE_PREFIX: &str = "system:node:";
 /// When it is not a well-formed, self-signed request.
 pub fn parse(csr: &CertificateSigningRequest) -> Result<CertificateSigningRequestParams, String> {
     let text = std::str::from_utf8(&csr.spec.request.0).map_err(|_| "the request is not PEM".to_owned())?;
-    CertificateSigningRequestParams::from_pem(text).map_err(|e| format!("unable to parse csr {:?}: {e}", crate::common::name(csr)))
+    CertificateSigningRequestParams::from_pem(text)
+        .map_err(|e| format!("unable to parse csr {:?}: {e}", crate::common::name(csr)))
 }
 
 /// One part of the subject, empty when absent.
@@ -36,7 +37,8 @@ pub fn subject(r: &CertificateSigningRequestParams, part: &DnType) -> String {
 
 /// Whether the wanted usages are exactly these, with or without key encipherment.
 fn usages_are(csr: &CertificateSigningRequest, purpose: &str) -> bool {
-    let mut have: Vec<&str> = csr.spec.usages.iter().flatten().map(String::as_str).filter(|u| *u != "key encipherment").collect();
+    let mut have: Vec<&str> =
+        csr.spec.usages.iter().flatten().map(String::as_str).filter(|u| *u != "key encipherment").collect();
     have.sort_unstable();
     have == [purpose, "digital signature"] || have == ["digital signature", purpose]
 }
@@ -59,7 +61,10 @@ fn named(r: &CertificateSigningRequestParams, wanted: fn(&SanType) -> bool) -> b
 ///
 /// # Errors
 /// Why it is none.
-pub fn kubelet_client(csr: &CertificateSigningRequest, r: &CertificateSigningRequestParams) -> Result<(), &'static str> {
+pub fn kubelet_client(
+    csr: &CertificateSigningRequest,
+    r: &CertificateSigningRequestParams,
+) -> Result<(), &'static str> {
     of_a_node(r)?;
     if !r.params.subject_alt_names.is_empty() {
         return Err("subject alternative names are not allowed");

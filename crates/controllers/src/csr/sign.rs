@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use rcgen::{CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber};
+use rcgen::{
+    CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber,
+};
 
 /// Clocks may differ by this much.
 const BACKDATE: u64 = 300;
@@ -31,7 +33,12 @@ impl Authority {
     ///
     /// # Errors
     /// When the request holds what a certificate cannot.
-    pub fn sign(&self, csr: &CertificateSigningRequest, mut r: CertificateSigningRequestParams, now: Timestamp) -> anyhow::Result<String> {
+    pub fn sign(
+        &self,
+        csr: &CertificateSigningRequest,
+        mut r: CertificateSigningRequestParams,
+        now: Timestamp,
+    ) -> anyhow::Result<String> {
         let asked = csr.spec.expiration_seconds.and_then(|s| u64::try_from(s).ok());
         let life = asked.map_or(self.longest.as_secs(), |s| s.max(SHORTEST)).min(self.longest.as_secs());
         let epoch = rcgen::date_time_ymd(1970, 1, 1);

@@ -42,7 +42,11 @@ pub struct Limited {
 }
 
 fn rules(spec: &HorizontalPodAutoscalerSpec, up: bool) -> HPAScalingRules {
-    let set = spec.behavior.as_ref().and_then(|b| if up { b.scale_up.clone() } else { b.scale_down.clone() }).unwrap_or_default();
+    let set = spec
+        .behavior
+        .as_ref()
+        .and_then(|b| if up { b.scale_up.clone() } else { b.scale_down.clone() })
+        .unwrap_or_default();
     let policy = |type_: &str, value| HPAScalingPolicy { type_: type_.into(), value, period_seconds: 15 };
     let default = if up { vec![policy("Pods", 4), policy("Percent", 100)] } else { vec![policy("Percent", 100)] };
     HPAScalingRules {
@@ -54,11 +58,18 @@ fn rules(spec: &HorizontalPodAutoscalerSpec, up: bool) -> HPAScalingRules {
 }
 
 /// Applies windows, rates and bounds. Notes the proposal in the history.
-pub fn limit(spec: &HorizontalPodAutoscalerSpec, current: i32, proposed: i32, history: &mut History, now: Timestamp) -> Limited {
+pub fn limit(
+    spec: &HorizontalPodAutoscalerSpec,
+    current: i32,
+    proposed: i32,
+    history: &mut History,
+    now: Timestamp,
+) -> Limited {
     let (up, down) = (rules(spec, true), rules(spec, false));
     let window = |r: &HPAScalingRules| plus(now, -i64::from(r.stabilization_window_seconds.unwrap_or(0)));
     let lowest = history.proposals.iter().filter(|(at, _)| *at > window(&up)).map(|(_, n)| *n).fold(proposed, i32::min);
-    let highest = history.proposals.iter().filter(|(at, _)| *at > window(&down)).map(|(_, n)| *n).fold(proposed, i32::max);
+    let highest =
+        history.proposals.iter().filter(|(at, _)| *at > window(&down)).map(|(_, n)| *n).fold(proposed, i32::max);
     history.proposals.push((now, proposed));
     history.trim(now);
     // Up only as far as all of the window wanted, down likewise.
@@ -66,9 +77,15 @@ pub fn limit(spec: &HorizontalPodAutoscalerSpec, current: i32, proposed: i32, hi
     stable = stable.max(lowest).min(highest.max(lowest));
     let stabilized = (stable != proposed).then(|| {
         if proposed > current {
-            ("ScaleUpStabilized", "recent recommendations were lower than current one, applying the lowest recent recommendation")
+            (
+                "ScaleUpStabilized",
+                "recent recommendations were lower than current one, applying the lowest recent recommendation",
+            )
         } else {
-            ("ScaleDownStabilized", "recent recommendations were higher than current one, applying the highest recent recommendation")
+            (
+                "ScaleDownStabilized",
+                "recent recommendations were higher than current one, applying the highest recent recommendation",
+            )
         }
     });
     let (replicas, limited) = bounded(spec, current, stable, (&up, &down), history, now);
@@ -90,7 +107,14 @@ fn bounded(
             return if most <= rate {
                 (most, (true, "TooManyReplicas", "the desired replica count is more than the maximum replica count"))
             } else {
-                (rate, (true, "ScaleUpLimit", "the desired replica count is increasing faster than the maximum scale rate"))
+                (
+                    rate,
+                    (
+                        true,
+                        "ScaleUpLimit",
+                        "the desired replica count is increasing faster than the maximum scale rate",
+                    ),
+                )
             };
         }
     } else if wanted < current {
@@ -99,7 +123,14 @@ fn bounded(
             return if least >= rate {
                 (least, (true, "TooFewReplicas", "the desired replica count is less than the minimum replica count"))
             } else {
-                (rate, (true, "ScaleDownLimit", "the desired replica count is decreasing faster than the maximum scale rate"))
+                (
+                    rate,
+                    (
+                        true,
+                        "ScaleDownLimit",
+                        "the desired replica count is decreasing faster than the maximum scale rate",
+                    ),
+                )
             };
         }
     }

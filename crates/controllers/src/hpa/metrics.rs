@@ -47,7 +47,9 @@ pub async fn resource(
         }
     }
     if all.is_empty() {
-        return Err(format!("unable to fetch metrics from resource metrics API: no metrics returned from resource metrics API for {resource}"));
+        return Err(format!(
+            "unable to fetch metrics from resource metrics API: no metrics returned from resource metrics API for {resource}"
+        ));
     }
     Ok(all)
 }
@@ -87,7 +89,12 @@ pub async fn custom(
 ///
 /// # Errors
 /// In words.
-pub async fn external(client: &Client, namespace: &str, metric: &str, selector: Option<&LabelSelector>) -> Result<i64, String> {
+pub async fn external(
+    client: &Client,
+    namespace: &str,
+    metric: &str,
+    selector: Option<&LabelSelector>,
+) -> Result<i64, String> {
     let query = selector.map_or(String::new(), |s| format!("?labelSelector={}", encode(&to_query(s))));
     let path = format!("/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/{}{query}", encode(metric));
     let list = get(client, &path).await?;

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 
 use crate::common::discovery::discover;
 use crate::common::*;
-use crate::context::{Context, enqueue_each, record_on};
+use crate::context::{Context, record_on};
 use limits::{History, limit};
 use replicas::{Proposal, Sample, Tolerance, by_pods, by_share, by_total};
 
@@ -102,8 +102,7 @@ impl Controller {
             self.histories.lock().remove(&key);
             return Ok(None);
         };
-        let mut round =
-            Round { status: hpa.status.clone().unwrap_or_default(), events: vec![], now: Timestamp::now() };
+        let mut round = Round { status: hpa.status.clone().unwrap_or_default(), events: vec![], now: Timestamp::now() };
         let result = self.round(&key, &hpa, &mut round).await;
         round.status.observed_generation = hpa.metadata.generation;
         record_on(&self.recorder, &*hpa, &round.events);
@@ -119,7 +118,7 @@ impl Controller {
     }
 
     async fn round(&self, key: &Key, hpa: &HorizontalPodAutoscaler, round: &mut Round) -> Result<(), String> {
-        let spec = hpa.spec.clone().unwrap_or_default();
+        let spec = hpa.spec.clone();
         let (api, scale) = match self.scale_of(&key.namespace, &spec.scale_target_ref).await {
             Ok(found) => found,
             Err(e) => {
@@ -129,7 +128,12 @@ impl Controller {
                 return Err(e);
             }
         };
-        round.set("AbleToScale", true, "SucceededGetScale", "the HPA controller was able to get the target's current scale");
+        round.set(
+            "AbleToScale",
+            true,
+            "SucceededGetScale",
+            "the HPA controller was able to get the target's current scale",
+        );
         let current = scale.spec.as_ref().and_then(|s| s.replicas).unwrap_or(0);
         round.status.current_replicas = scale.status.as_ref().map(|s| s.replicas).or(Some(0));
         let least = spec.min_replicas.unwrap_or(1);
@@ -155,7 +159,11 @@ impl Controller {
             let (held, reason, message) = limited.limited;
             round.set("ScalingLimited", held, reason, message);
             let direction = if limited.replicas > current { "above" } else { "below" };
-            let reason = if limited.replicas < current { "All metrics below target".to_owned() } else { format!("{metric} {direction} target") };
+            let reason = if limited.replicas < current {
+                "All metrics below target".to_owned()
+            } else {
+                format!("{metric} {direction} target")
+            };
             (limited.replicas, reason)
         };
         round.status.desired_replicas = desired;
@@ -180,8 +188,15 @@ impl Controller {
         scale.spec.get_or_insert_default().replicas = Some(desired);
         if let Err(e) = api.replace_scale(&target, &PostParams::default(), &scale).await {
             let e = message_of(&e);
-            round.set("AbleToScale", false, "FailedUpdateScale", format!("the HPA controller was unable to update the target scale: {e}"));
-            round.events.push(Event::warning("FailedRescale", format!("New size: {desired}; reason: {reason}; error: {e}")));
+            round.set(
+                "AbleToScale",
+                false,
+                "FailedUpdateScale",
+                format!("the HPA controller was unable to update the target scale: {e}"),
+            );
+            round
+                .events
+                .push(Event::warning("FailedRescale", format!("New size: {desired}; reason: {reason}; error: {e}")));
             return Err(e);
         }
         let message = format!("the HPA controller was able to update the target scale to {desired}");
@@ -192,7 +207,11 @@ impl Controller {
         Ok(())
     }
 
-    async fn scale_of(&self, namespace: &str, target: &CrossVersionObjectReference) -> Result<(Api<DynamicObject>, Scale), String> {
+    async fn scale_of(
+        &self,
+        namespace: &str,
+        target: &CrossVersionObjectReference,
+    ) -> Result<(Api<DynamicObject>, Scale), String> {
         let client = self.context.client();
         let version = target.api_version.clone().unwrap_or_default();
         let group = version.split_once('/').map_or("", |(g, _)| g);
@@ -240,7 +259,12 @@ impl Controller {
             }
             (_, failure) => {
                 let (reason, e) = failure.unwrap_or(("InvalidMetricSourceType", "no metrics are given".to_owned()));
-                round.set("ScalingActive", false, reason, format!("the HPA was unable to compute the replica count: {e}"));
+                round.set(
+                    "ScalingActive",
+                    false,
+                    reason,
+                    format!("the HPA was unable to compute the replica count: {e}"),
+                );
                 round.events.push(Event::warning(reason, e.clone()));
                 round.events.push(Event::warning("FailedComputeMetricsReplicas", format!("invalid metrics: {e}")));
                 Err(e)
@@ -253,7 +277,10 @@ impl Controller {
         if selector.is_everything() {
             return Err("selector is required".to_owned());
         }
-        let fits = |p: &Pod| selector.matches(&serde_json::to_value(labels(p)).ok().and_then(|v| v.as_object().cloned()).unwrap_or_default());
+        let fits = |p: &Pod| {
+            selector
+                .matches(&serde_json::to_value(labels(p)).ok().and_then(|v| v.as_object().cloned()).unwrap_or_default())
+        };
         Ok(self.pods.list_in(namespace).into_iter().filter(|p| fits(p)).collect())
     }
 
@@ -284,7 +311,9 @@ impl Controller {
             return Ok((p.replicas, format!("{} container resource", r.name), status));
         }
         if let Some(r) = &m.pods {
-            let values = metrics::custom(&client, ns, "pods", "*", (&r.metric.name, r.metric.selector.as_ref()), Some(selector)).await?;
+            let values =
+                metrics::custom(&client, ns, "pods", "*", (&r.metric.name, r.metric.selector.as_ref()), Some(selector))
+                    .await?;
             let samples = samples(&self.selected(ns, selector)?, &values, false);
             let target = amount(r.target.average_value.as_ref())?;
             let p = by_pods(current, &samples, target, None, tolerance).ok_or("no pod has a value of the metric")?;
@@ -332,7 +361,8 @@ impl Controller {
         let samples = samples(&pods, &values, resource == "cpu");
         let none = "did not receive metrics for targeted pods (pods might be unready)";
         match target.average_utilization {
-            None => by_pods(current, &samples, amount(target.average_value.as_ref())?, None, tolerance).ok_or(none.to_owned()),
+            None => by_pods(current, &samples, amount(target.average_value.as_ref())?, None, tolerance)
+                .ok_or(none.to_owned()),
             Some(percent) => {
                 let requests = requests(&pods, resource, container)?;
                 by_pods(current, &samples, i64::from(percent), Some(&requests), tolerance).ok_or(none.to_owned())

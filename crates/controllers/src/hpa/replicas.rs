@@ -93,7 +93,11 @@ fn full_load(name: &str, target: i64, requests: Option<&BTreeMap<String, i64>>) 
 }
 
 /// (value over target, per cent of the requests).
-fn ratio_of(values: &BTreeMap<&str, i64>, target: i64, requests: Option<&BTreeMap<String, i64>>) -> Option<(f64, Option<i32>)> {
+fn ratio_of(
+    values: &BTreeMap<&str, i64>,
+    target: i64,
+    requests: Option<&BTreeMap<String, i64>>,
+) -> Option<(f64, Option<i32>)> {
     let total: i64 = values.values().sum();
     if target == 0 {
         return None;
