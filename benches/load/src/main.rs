@@ -42,11 +42,11 @@ async fn main() -> Result<()> {
     }
     let (n, c, range) = (number(2, 5000), number(3, 32), number(4, 1000));
     match operation.as_str() {
-        "create" => drive("create", target, n, c, |i| objects::create_config_map(i)).await,
+        "create" => drive("create", target, n, c, objects::create_config_map).await,
         "get" => drive("get", target, n, c, move |_| objects::get_config_map(random(range))).await,
         "update" => drive("update", target, n, c, move |_| objects::patch_config_map(random(range))).await,
         "list" => drive("list", target, n, c, |_| objects::list_config_maps()).await,
-        "nodes" => drive("nodes", target, n, c, |i| objects::create_node(i)).await,
+        "nodes" => drive("nodes", target, n, c, objects::create_node).await,
         "watch" => watch::fan_out(target, number(2, 100), number(3, 800)).await,
         "sched" => watch::schedule(target, n, c, args.get(4).map_or("basic", String::as_str)).await,
         "clean" => clean(&target).await,

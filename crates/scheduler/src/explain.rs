@@ -78,9 +78,12 @@ pub fn explain(state: &mut State, profile: Option<&Profile>, pod: &PodInfo) -> E
     out
 }
 
+/// How far a node is from fitting: hopeless rejections, all rejections, what is short.
+type Distance = (usize, usize, i64);
+
 fn by_node(state: &mut State, prepared: &Prepared, pod: &PodInfo, out: &mut Explanation) {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    let mut nearest: Option<((usize, usize, i64), NodeId, Vec<Reject>)> = None;
+    let mut nearest: Option<(Distance, NodeId, Vec<Reject>)> = None;
     for id in state.order().to_vec() {
         let rejects = objections(state, prepared, pod, id);
         for reason in rejects.iter().flat_map(|r| reasons(state, pod, id, *r)) {

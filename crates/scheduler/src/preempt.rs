@@ -135,7 +135,6 @@ fn fits(state: &mut State, profile: &Profile, pod: &PodInfo, id: NodeId) -> bool
 }
 
 /// Divides pods into those whose going would break a budget and the others.
-#[expect(clippy::type_complexity, reason = "two lists of pods")]
 fn by_budget(state: &State, pods: Vec<Arc<PodInfo>>) -> (Vec<Arc<PodInfo>>, Vec<Arc<PodInfo>>) {
     let mut allowed: Vec<(*const crate::state::Budget, i32)> = Vec::new();
     let (mut protected, mut free) = (Vec::new(), Vec::new());

@@ -195,12 +195,6 @@ pub mod testing {
             }),
         }
     }
-
-    pub fn owned(mut pod: Pod, owner_uid: &str) -> Arc<Pod> {
-        pod.metadata.owner_references =
-            Some(vec![OwnerReference { uid: owner_uid.into(), controller: Some(true), ..Default::default() }]);
-        Arc::new(pod)
-    }
 }
 
 #[cfg(test)]

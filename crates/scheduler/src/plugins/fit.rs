@@ -189,6 +189,6 @@ mod tests {
         assert_eq!(of(Strategy::RequestedToCapacityRatio(vec![(0, 0), (100, 10)])), 50);
         assert_eq!(of(Strategy::RequestedToCapacityRatio(vec![(0, 10), (50, 2), (100, 0)])), 20);
         let greedy = pod("a").cpu(5000).info();
-        assert_eq!(score(&Scoring::default(), &greedy, &half), (0 + (1000 - 450) * 100 / 1000) / 2);
+        assert_eq!(score(&Scoring::default(), &greedy, &half), (1000 - 450) * 100 / 1000 / 2);
     }
 }

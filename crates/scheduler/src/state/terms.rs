@@ -137,6 +137,11 @@ impl Terms {
         self.terms[id as usize].as_ref().expect("a live term")
     }
 
+    /// Whether there are no terms.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
     /// The number of terms.
     pub fn len(&self) -> usize {
         self.ids.len()

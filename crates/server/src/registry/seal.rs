@@ -188,7 +188,7 @@ mod tests {
 
     fn seal_id(bytes: &[u8]) -> &str {
         std::str::from_utf8(&bytes[MAGIC.len()..])
-            .map_or_else(|e| std::str::from_utf8(&bytes[MAGIC.len()..MAGIC.len() + e.valid_up_to()]).unwrap(), |s| s)
+            .unwrap_or_else(|e| std::str::from_utf8(&bytes[MAGIC.len()..MAGIC.len() + e.valid_up_to()]).unwrap())
             .split(':')
             .next()
             .unwrap()
