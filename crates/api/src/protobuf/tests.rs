@@ -155,10 +155,10 @@ fn broken_messages_are_errors_not_panics() {
         let _ = decode(&schema("core.v1.Pod"), &good[..length]);
     }
     let mut flipped = good.clone();
-    for at in 4..good.len() {
-        flipped[at] ^= 0xff;
+    for (at, byte) in good.iter().enumerate().skip(4) {
+        flipped[at] = !byte;
         let _ = decode(&schema("core.v1.Pod"), &flipped);
-        flipped[at] = good[at];
+        flipped[at] = *byte;
     }
     let mut deep = Vec::new();
     for _ in 0..300 {
