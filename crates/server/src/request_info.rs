@@ -81,12 +81,13 @@ impl RequestInfo {
             .to_owned();
         }
         if rest.first() == Some(&"namespaces")
-            && let Some(namespace) = rest.get(1) {
-                self.namespace = (*namespace).to_owned();
-                if rest.len() > 2 && !NAMESPACE_SUBRESOURCES.contains(&rest[2]) {
-                    rest = &rest[2..];
-                }
+            && let Some(namespace) = rest.get(1)
+        {
+            self.namespace = (*namespace).to_owned();
+            if rest.len() > 2 && !NAMESPACE_SUBRESOURCES.contains(&rest[2]) {
+                rest = &rest[2..];
             }
+        }
         self.parts = rest.iter().map(|part| (*part).to_owned()).collect();
         // `proxy` as a special verb keeps everything after the name as the path to call.
         if let Some(resource) = rest.first() {

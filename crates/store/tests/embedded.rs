@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use caravel_store::embedded::faults::{Faults, Faulty};
 use caravel_store::embedded::{Embedded, Options};
-use caravel_store::{At, Error, Expect, HistoryLimits, Store, Write};
+use caravel_store::{At, Error, EventKind, Expect, HistoryLimits, Store, Write};
 
 fn open(dir: &Path) -> Embedded {
     Embedded::open(Options::new(dir)).unwrap()
@@ -60,7 +60,14 @@ async fn survives_reopening_with_revision_expiry_and_splice_offset() {
     let entry = store.get("t/k/a", At::Latest).await.unwrap().entry.unwrap();
     assert_eq!(entry.value, a.entries[0].as_ref().unwrap().value);
     let mut watch = store.watch("t/k/", last).unwrap();
-    assert!(matches!(store.watch("t/k/", last - 1), Err(Error::Compacted { oldest }) if oldest == last));
+    let mut earlier = store.watch("t/k/", gone.revision - 1).unwrap();
+    let batch = tokio::time::timeout(Duration::from_secs(5), earlier.next()).await.unwrap().unwrap();
+    let seen: Vec<_> = batch.events.iter().map(|e| (e.kind, e.revision)).collect();
+    assert_eq!(
+        seen[..2],
+        [(EventKind::Deleted, gone.revision), (EventKind::Created, last)],
+        "history outlives the process"
+    );
     let batch = tokio::time::timeout(Duration::from_secs(5), watch.next()).await.unwrap().unwrap();
     assert_eq!(&**batch.events[0].key(), "t/k/mortal", "it still dies after a restart");
     let removed = store.commit(vec![Write::delete("t/k/a", Expect::Any)]).await.unwrap();

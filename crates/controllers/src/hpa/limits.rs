@@ -75,7 +75,7 @@ pub fn limit(
     // Up only as far as all of the window wanted, down likewise.
     let mut stable = current;
     stable = stable.max(lowest).min(highest.max(lowest));
-    let stabilized = (stable != proposed).then(|| {
+    let stabilized = (stable != proposed).then_some({
         if proposed > current {
             (
                 "ScaleUpStabilized",

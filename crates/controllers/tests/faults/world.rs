@@ -181,9 +181,13 @@ impl World {
         }
         match sub {
             Some("status") => {
-                let status = new["status"].take();
+                let (status, annotations) = (new["status"].take(), new["metadata"]["annotations"].take());
                 new = old.clone();
                 new["status"] = status;
+                // As upstream: a Deployment's revision is noted with its status.
+                if &*kind.kind == "Deployment" && annotations.is_object() {
+                    new["metadata"]["annotations"] = annotations;
+                }
             }
             Some("finalize") => {
                 let finalizers = new["spec"]["finalizers"].take();

@@ -85,10 +85,12 @@ fn needed(user: &UserInfo) -> Vec<Needed> {
 
 /// Adds the groups that the identity would have had, had it authenticated itself.
 fn complete(user: &mut UserInfo) {
-    if user.name.starts_with(SERVICE_ACCOUNT_PREFIX) && user.groups.is_empty()
-        && let Some((namespace, _)) = user.service_account() {
-            user.groups = vec![GROUP_SERVICE_ACCOUNTS.into(), format!("{GROUP_SERVICE_ACCOUNTS}:{namespace}")];
-        }
+    if user.name.starts_with(SERVICE_ACCOUNT_PREFIX)
+        && user.groups.is_empty()
+        && let Some((namespace, _)) = user.service_account()
+    {
+        user.groups = vec![GROUP_SERVICE_ACCOUNTS.into(), format!("{GROUP_SERVICE_ACCOUNTS}:{namespace}")];
+    }
     if user.name == USER_ANONYMOUS {
         if !user.in_group(GROUP_UNAUTHENTICATED) && !user.in_group(GROUP_AUTHENTICATED) {
             user.groups.push(GROUP_UNAUTHENTICATED.into());

@@ -227,9 +227,10 @@ impl Stream {
                         options.headers = false;
                         // A bookmark's row carries the metadata only.
                         if let Some(cells) = table.pointer_mut("/rows/0/cells")
-                            && let Some(cells) = cells.as_array_mut() {
-                                cells.iter_mut().for_each(|cell| *cell = serde_json::Value::Null);
-                            }
+                            && let Some(cells) = cells.as_array_mut()
+                        {
+                            cells.iter_mut().for_each(|cell| *cell = serde_json::Value::Null);
+                        }
                         frame(out, "BOOKMARK", table.to_string().as_bytes());
                     }
                     _ => frame(out, "BOOKMARK", partial(&value).to_string().as_bytes()),
