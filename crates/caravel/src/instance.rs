@@ -135,11 +135,6 @@ impl Instance {
         }
     }
 
-    /// Addresses of Pods, /16.
-    pub fn pod_cidr(&self) -> String {
-        format!("10.{}.0.0/16", 244 - self.number)
-    }
-
     /// Addresses of this machine's Pods when the cluster is this machine only, /24.
     pub fn own_pod_cidr(&self) -> String {
         format!("10.{}.0.0/24", 244 - self.number)
@@ -158,11 +153,6 @@ impl Instance {
     /// The address of the cluster's DNS Service.
     pub fn dns_ip(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 96 + self.number, 0, 10)
-    }
-
-    /// The bridge of the Pod network.
-    pub fn bridge(&self) -> String {
-        format!("cvl{}", self.number)
     }
 
     /// The nftables table, and the cgroup's name.
@@ -211,7 +201,7 @@ mod tests {
     fn two_numbers_share_no_name_and_no_range() {
         let of = |number| {
             let i = Instance { format: FORMAT, number, port: 1, dir: PathBuf::new() };
-            [i.pod_cidr(), i.service_cidr(), i.bridge(), i.tag(), i.kubelet_port().to_string()]
+            [i.own_pod_cidr(), i.service_cidr(), i.tag(), i.kubelet_port().to_string()]
         };
         let mut all: Vec<String> = (0..MOST).flat_map(of).collect();
         let count = all.len();
