@@ -131,10 +131,31 @@ impl http_body::Body for Body {
     }
 }
 
+/// What is read and thrown away of a body that is too large, so that a client that is still sending gets to read the
+/// answer instead of a broken connection; more than this, or slower, is cut off.
+const DRAIN: usize = 16 << 20;
+const DRAIN_TIME: std::time::Duration = std::time::Duration::from_secs(5);
+
+async fn drain(body: &mut RequestBody) {
+    let mut left = DRAIN;
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            if length > left {
+                return;
+            }
+            left -= length;
+        }
+    };
+    // Cut off or not, the answer is the same.
+    let _ = tokio::time::timeout(DRAIN_TIME, reading).await;
+}
+
 /// Reads a whole request body of at most `limit` bytes.
 pub async fn read_limited(mut body: RequestBody, limit: usize) -> Result<Bytes, ApiError> {
     let too_large = || ApiError::too_large(format!("limit is {limit}"));
     if body.size_hint().lower() > limit as u64 {
+        drain(&mut body).await;
         return Err(too_large());
     }
     let mut first: Option<Bytes> = None;
@@ -144,6 +165,7 @@ pub async fn read_limited(mut body: RequestBody, limit: usize) -> Result<Bytes, 
         let Ok(data) = frame.into_data() else { continue };
         let so_far = first.as_ref().map_or(0, Bytes::len) + rest.len();
         if so_far + data.len() > limit {
+            drain(&mut body).await;
             return Err(too_large());
         }
         match first.take() {
