@@ -23,8 +23,9 @@ use crate::source::PodSource;
 use crate::upkeep;
 use crate::volume::{Volumes, mounts};
 
-/// A missed event costs at most this much time.
-const SAFETY_NET: Duration = Duration::from_secs(300);
+/// A missed event costs at most this much time. Short while exits of containers that end within milliseconds of their start
+/// are sometimes not told.
+const SAFETY_NET: Duration = Duration::from_secs(10);
 
 /// What keeps a node from starting.
 #[derive(Debug, thiserror::Error)]
