@@ -77,29 +77,48 @@ pub struct Reserved {
     pub memory_bytes: i64,
 }
 
-/// Limits of disk and memory that make the node clean up, with upstream's defaults.
+/// Limits of disk and memory that make the node clean up.
+///
+/// Upstream's shares are meant for servers with small disks: a tenth of a laptop's disk is a hundred gigabytes, and a
+/// node that refuses Pods with so much free helps nobody. So each share has a bound in bytes beside it.
 #[derive(Debug, Clone, Copy)]
 pub struct Thresholds {
     /// Evict when less memory than this is available, bytes.
     pub memory_available: u64,
-    /// Evict when less than this share of the node's file system is free, in hundredths.
-    pub nodefs_available_percent: u8,
+    /// Evict when less than this of the node's file system is free.
+    pub nodefs_available: Floor,
     /// Evict when less than this share of its inodes is free, in hundredths.
     pub nodefs_inodes_percent: u8,
-    /// Remove images when more than this share of the image file system is used, in hundredths.
-    pub image_gc_high_percent: u8,
-    /// Stop removing images below this share.
-    pub image_gc_low_percent: u8,
+    /// Remove images when less than this of the image file system is free.
+    pub image_gc_start: Floor,
+    /// Stop removing images when this much is free.
+    pub image_gc_stop: Floor,
+}
+
+/// A share of a whole, with an upper bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Floor {
+    /// Hundredths of the whole.
+    pub percent: u8,
+    /// Never more than so many bytes.
+    pub at_most: u64,
+}
+
+impl Floor {
+    /// What must be free of so many bytes.
+    pub fn of(self, total: u64) -> u64 {
+        (total / 100 * u64::from(self.percent)).min(self.at_most)
+    }
 }
 
 impl Default for Thresholds {
     fn default() -> Self {
         Thresholds {
             memory_available: 100 << 20,
-            nodefs_available_percent: 10,
+            nodefs_available: Floor { percent: 10, at_most: 1 << 30 },
             nodefs_inodes_percent: 5,
-            image_gc_high_percent: 85,
-            image_gc_low_percent: 80,
+            image_gc_start: Floor { percent: 15, at_most: 4 << 30 },
+            image_gc_stop: Floor { percent: 20, at_most: 6 << 30 },
         }
     }
 }
@@ -148,5 +167,17 @@ impl Config {
     /// The directory of one Pod's logs.
     pub fn pod_log_dir(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
         self.log_dir.join(format!("{namespace}_{name}_{uid}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_floor_is_a_share_of_small_disks_and_bounded_on_large_ones() {
+        let floor = Thresholds::default().nodefs_available;
+        assert_eq!(floor.of(5_000_000_000), 500_000_000);
+        assert_eq!(floor.of(250 << 30), 1 << 30);
     }
 }

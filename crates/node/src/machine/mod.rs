@@ -75,8 +75,8 @@ impl Machine {
         all.insert("cpu".into(), Quantity(cpu));
         let reserved = u64::try_from(config.reserved.memory_bytes).unwrap_or(0) + config.thresholds.memory_available;
         all.insert("memory".into(), quantity::bytes(self.memory.saturating_sub(reserved)));
-        let percent = u64::from(100_u8.saturating_sub(config.thresholds.nodefs_available_percent));
-        all.insert("ephemeral-storage".into(), Quantity((self.disk / 100 * percent).to_string()));
+        let free = config.thresholds.nodefs_available.of(self.disk);
+        all.insert("ephemeral-storage".into(), Quantity(self.disk.saturating_sub(free).to_string()));
         all
     }
 }

@@ -46,11 +46,10 @@ impl Images {
         let Some(mount) = info.image_filesystems.first().map(|f| f.mountpoint.clone()) else { return Ok(()) };
         let Some(disk) = machine::disk(Path::new(&mount)).filter(|d| d.total > 0) else { return Ok(()) };
         let t = &shared.config.thresholds;
-        let used = disk.total - disk.available.min(disk.total);
-        if used * 100 < disk.total * u64::from(t.image_gc_high_percent) {
+        if disk.available >= t.image_gc_start.of(disk.total) {
             return Ok(());
         }
-        let excess = used.saturating_sub(disk.total / 100 * u64::from(t.image_gc_low_percent));
+        let excess = t.image_gc_stop.of(disk.total).saturating_sub(disk.available);
         for image in candidates(&images, &self.used, now, excess) {
             tracing::info!(
                 image = image.repo_tags.first().unwrap_or(&image.id),

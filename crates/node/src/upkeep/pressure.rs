@@ -66,7 +66,7 @@ pub async fn relieve(shared: &Arc<Shared>, manager: &Manager, look: &Notify) -> 
     let available = machine::meminfo("MemAvailable");
     let short_of_memory = available > 0 && available < t.memory_available;
     let disk = machine::disk(&shared.config.root_dir).unwrap_or_default();
-    let floor = disk.total / 100 * u64::from(t.nodefs_available_percent);
+    let floor = t.nodefs_available.of(disk.total);
     let short_of_inodes = disk.inodes > 0 && disk.inodes_free < disk.inodes / 100 * u64::from(t.nodefs_inodes_percent);
     let short_of_disk = disk.available < floor || short_of_inodes;
     if short_of_memory {
