@@ -4,15 +4,18 @@
 mod own;
 mod plane;
 mod raw;
+mod wire;
 
 pub use own::OwnCluster;
 pub use plane::{ControlPlane, client};
 pub use raw::{Answer, Raw};
+pub use wire::{Watch, Wire, block_on, error_line, json_path};
 
 use serde_json::Value;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -37,6 +40,7 @@ pub struct Namespace {
     kubeconfig: PathBuf,
     /// Another handle owns the namespace, and only the kubeconfig is ours.
     borrowed: bool,
+    wire: OnceLock<Wire>,
 }
 
 impl Namespace {
@@ -49,12 +53,53 @@ impl Namespace {
     pub fn in_cluster(prefix: &str, kubeconfig: PathBuf) -> Namespace {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let ns = Namespace { name, kubeconfig, borrowed: false };
-        ns.ok(&["create", "namespace", &ns.name]);
-        ns.eventually("the default ServiceAccount", || {
-            ns.try_kubectl(&["get", "serviceaccount", "default"]).map(|_| ())
+        let ns = Namespace { name, kubeconfig, borrowed: false, wire: OnceLock::new() };
+        let object = serde_json::json!({"apiVersion":"v1","kind":"Namespace","metadata":{"name":ns.name}});
+        let (code, said) = ns.wire().post("/api/v1/namespaces", &object);
+        assert_eq!(code, 201, "{said}");
+        let account = ns.path("serviceaccounts/default");
+        ns.eventually("the default ServiceAccount", || match ns.wire().get(&account) {
+            (200, _) => Ok(()),
+            (_, status) => Err(error_line(&status)),
         });
         ns
+    }
+
+    /// A client of plain JSON with one kept connection, far cheaper than kubectl.
+    pub fn wire(&self) -> &Wire {
+        self.wire.get_or_init(|| Wire::new(&self.kubeconfig))
+    }
+
+    /// The path of an object here, named as kubectl does (`pod/x`, `deployments.apps/x`).
+    pub fn path(&self, what: &str) -> String {
+        self.wire().path(&self.name, what).unwrap_or_else(|| panic!("no such kind is served: {what}"))
+    }
+
+    /// The object, or the refusal as kubectl prints it.
+    pub fn try_get(&self, what: &str) -> Result<Value, String> {
+        match self.wire().get(&self.path(what)) {
+            (200, object) => Ok(object),
+            (_, status) => Err(error_line(&status)),
+        }
+    }
+
+    /// Waits until the object is as wanted, and returns it; panics with what it was last.
+    pub fn until_that(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let path = self.path(what);
+        self.eventually(what, || match self.wire().get(&path) {
+            (200, object) if wanted(&object) => Ok(object),
+            (200, object) => Err(format!("it is {object:#}")),
+            (_, status) => Err(error_line(&status)),
+        })
+    }
+
+    /// Waits until the object is gone.
+    pub fn until_gone(&self, what: &str) {
+        let path = self.path(what);
+        self.eventually(&format!("{what} gone"), || match self.wire().get(&path) {
+            (404, _) => Ok(()),
+            (code, object) => Err(format!("{code}: {object:#}")),
+        });
     }
 
     /// kubectl in this namespace.
@@ -98,25 +143,57 @@ impl Namespace {
         self.try_with_input(&["apply", "-f", "-"], manifest).unwrap_or_else(|e| panic!("apply: {e}\n{manifest}"))
     }
 
-    /// `kubectl create -f -`, which must succeed.
+    /// Creates each object of a manifest (JSON, a `List` or YAML documents), as `kubectl create -f -` does.
+    pub fn try_create(&self, manifest: &str) -> Result<String, String> {
+        use serde::Deserialize;
+        let mut said = String::new();
+        for document in serde_yaml::Deserializer::from_str(manifest) {
+            let object = Value::deserialize(document).map_err(|e| e.to_string())?;
+            if !object.is_null() {
+                said.push_str(&self.wire().create(&self.name, &object)?);
+            }
+        }
+        Ok(said)
+    }
+
+    /// The same, which must succeed.
     pub fn create(&self, manifest: &str) -> String {
-        self.try_with_input(&["create", "-f", "-"], manifest).unwrap_or_else(|e| panic!("create: {e}\n{manifest}"))
+        self.try_create(manifest).unwrap_or_else(|e| panic!("create: {e}\n{manifest}"))
+    }
+
+    /// Creates one object, which must succeed; the object as the server made it.
+    pub fn make(&self, kind: &str, object: &Value) -> Value {
+        let path = self.wire().collection(&self.name, kind).unwrap_or_else(|| panic!("no such kind is served: {kind}"));
+        let (code, made) = self.wire().post(&path, object);
+        assert_eq!(code, 201, "{made:#}\n{object:#}");
+        made
     }
 
     /// The object as JSON, e.g. `get("pod/x")`.
     pub fn get(&self, what: &str) -> Value {
+        if what.contains('/') {
+            return self.try_get(what).unwrap_or_else(|e| panic!("get {what}: {e}"));
+        }
         serde_json::from_str(&self.ok(&["get", what, "-o", "json"])).expect("kubectl prints JSON")
     }
 
     /// One field by JSONPath, e.g. `field("pod/x", "{.status.phase}")`; empty when absent.
     pub fn field(&self, what: &str, path: &str) -> String {
-        self.ok(&["get", what, "-o", &format!("jsonpath={path}")])
+        self.try_field(what, path).unwrap_or_else(|e| panic!("get {what} {path}: {e}"))
+    }
+
+    fn try_field(&self, what: &str, path: &str) -> Result<String, String> {
+        // Only kubectl knows the whole of JSONPath, and lists.
+        if what.contains('/') && json_path(&Value::Null, path).is_some() {
+            return self.try_get(what).map(|o| json_path(&o, path).unwrap_or_default());
+        }
+        self.try_kubectl(&["get", what, "-o", &format!("jsonpath={path}")])
     }
 
     /// Waits until the field has the value.
     pub fn until(&self, what: &str, path: &str, value: &str) {
         self.eventually(&format!("{what} {path} = {value}"), || {
-            let now = self.try_kubectl(&["get", what, "-o", &format!("jsonpath={path}")])?;
+            let now = self.try_field(what, path)?;
             if now == value { Ok(()) } else { Err(format!("it is {now:?}")) }
         });
     }
@@ -143,7 +220,9 @@ impl Drop for Namespace {
             let _ = std::fs::remove_file(&self.kubeconfig);
             return;
         }
-        let _ = self.try_kubectl(&["delete", "namespace", &self.name, "--wait=false"]);
+        let path = format!("/api/v1/namespaces/{}", self.name);
+        // A panic here while another unwinds would end the process and hide the first.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.wire().delete(&path)));
     }
 }
 
@@ -207,6 +286,6 @@ impl Namespace {
         }
         let path = std::env::temp_dir().join(format!("caravel-nobody-{}-{}", std::process::id(), self.name));
         std::fs::write(&path, serde_yaml::to_string(&config).unwrap()).unwrap();
-        Namespace { name: self.name.clone(), kubeconfig: path, borrowed: true }
+        Namespace { name: self.name.clone(), kubeconfig: path, borrowed: true, wire: OnceLock::new() }
     }
 }

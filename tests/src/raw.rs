@@ -24,6 +24,11 @@ impl Raw {
         Raw { client }
     }
 
+    /// The client beneath.
+    pub fn client(&self) -> kube::Client {
+        self.client.clone()
+    }
+
     /// Sends these bytes and returns the answer, whatever its status.
     pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
         let mut request = Request::builder().method(method.parse::<Method>().unwrap()).uri(path);

@@ -16,8 +16,9 @@ pub enum Profile {
 /// Builds the program and returns its path.
 pub fn build(profile: Profile) -> Result<PathBuf> {
     println!("==> building caravel ({})", if profile == Profile::Release { "release" } else { "debug" });
-    // The same package selection as the tests' build, so that features unify alike and nothing is built twice.
-    let mut command = sh::cmd(&["cargo", "build", "--workspace", "--bins"]);
+    // The same packages as the tests' build, and one test, so that features unify as theirs do (with those of
+    // dev-dependencies) and nothing is built twice.
+    let mut command = sh::cmd(&["cargo", "build", "--workspace", "--bins", "--test", "up"]);
     let dir = match profile {
         Profile::Debug => "debug",
         Profile::Release => {

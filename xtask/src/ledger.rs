@@ -3,8 +3,8 @@
 use crate::sh;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 /// Tests in the v1.36 suite.
 const ROWS: usize = 446;
@@ -29,7 +29,7 @@ pub fn run() -> Result<()> {
     if names.len() != ROWS || ledger.test.len() != ROWS {
         bail!("the ledger has {} rows with {} names, and the suite has {ROWS}", ledger.test.len(), names.len());
     }
-    let tests = test_functions(&sh::root().join("tests/tests"))?;
+    let tests = whole_cluster_tests()?;
     let mut areas: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     let mut lies = vec![];
     for row in &ledger.test {
@@ -53,26 +53,16 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// Names of the test functions, as `file::function`.
-fn test_functions(dir: &Path) -> Result<BTreeSet<String>> {
+/// Names of the whole-cluster tests as `file::test`, macro-made ones included: only the compiled tests know them.
+fn whole_cluster_tests() -> Result<BTreeSet<String>> {
+    let words = ["cargo", "nextest", "list", "--workspace", "-E", "package(caravel-tests)", "--message-format", "json"];
+    let list: Value = serde_json::from_str(&sh::read(&mut sh::cmd(&words))?).context("cargo nextest list")?;
     let mut found = BTreeSet::new();
-    for entry in std::fs::read_dir(dir).with_context(|| dir.display().to_string())? {
-        let path = entry?.path();
-        let Some(stem) = path.file_stem().and_then(|s| s.to_str()).filter(|_| path.extension().is_some()) else {
-            continue;
-        };
-        let text = std::fs::read_to_string(&path)?;
-        let mut marked = false;
-        for line in text.lines().map(str::trim) {
-            if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
-                marked = true;
-            } else if let Some(rest) = line.strip_prefix("fn ").or_else(|| line.strip_prefix("async fn ")) {
-                if marked && let Some(name) = rest.split('(').next() {
-                    found.insert(format!("{stem}::{name}"));
-                }
-                marked = false;
-            } else if line.starts_with("#[ignore") {
-                marked = false;
+    for suite in list["rust-suites"].as_object().into_iter().flat_map(|s| s.values()) {
+        let file = suite["binary-name"].as_str().unwrap_or_default();
+        for (name, case) in suite["testcases"].as_object().into_iter().flatten() {
+            if case["ignored"] == false {
+                found.insert(format!("{file}::{name}"));
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::sh;
 use anyhow::{Context, Result, bail};
+use std::path::PathBuf;
 
 /// A program (or file, by absolute path) and the package that brings it.
 pub type Need = (&'static str, &'static str);
@@ -57,4 +58,14 @@ pub fn ensure(needs: &[Need]) -> Result<()> {
     };
     sh::run(&mut apt(&["update"])).context("apt-get needs root and a reachable package mirror")?;
     sh::run(&mut apt(&[&["install", "-y", "--no-install-recommends"], &missing[..]].concat()))
+}
+
+/// The test runner, from crates.io where it is missing.
+pub fn ensure_nextest() -> Result<()> {
+    let at_home = std::env::var_os("HOME").is_some_and(|h| PathBuf::from(h).join(".cargo/bin/cargo-nextest").is_file());
+    if sh::has("cargo-nextest") || at_home {
+        return Ok(());
+    }
+    println!("==> building the test runner, once: cargo install cargo-nextest");
+    sh::run(&mut sh::cmd(&["cargo", "install", "--locked", "cargo-nextest"]))
 }

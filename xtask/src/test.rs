@@ -17,6 +17,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     setup::ensure(setup::ALL)?;
+    setup::ensure_nextest()?;
     let before = residue::snapshot();
     match &args.name {
         None => all(args)?,
@@ -27,17 +28,22 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Whole-cluster tests wait far more than they work.
+const AT_ONCE: &str = "6";
+
 fn all(args: &Args) -> Result<()> {
     if !args.no_lint {
         lint::run()?;
     }
-    println!("==> the ledger");
-    ledger::run()?;
+    println!("==> building everything");
+    sh::run(&mut sh::cmd(&["cargo", "build", "--workspace", "--bins", "--tests"]))?;
     let program = cluster::build(Profile::Debug)?;
     println!("==> the rooms' own tests");
-    sh::run(nextest(&program).args(["--workspace", "--exclude", "caravel-tests"]))?;
+    sh::run(&mut tests(&program, "not package(caravel-tests)"))?;
+    println!("==> the ledger");
+    ledger::run()?;
     println!("==> whole-cluster tests");
-    whole_cluster(&program, &[])
+    whole_cluster(&program, "package(caravel-tests)")
 }
 
 fn part(name: &str) -> Result<()> {
@@ -46,31 +52,27 @@ fn part(name: &str) -> Result<()> {
     let is_file = sh::root().join(format!("tests/tests/{name}.rs")).is_file();
     if is_room {
         let package = if name == "caravel" { name.into() } else { format!("caravel-{name}") };
-        sh::run(nextest(&program).args(["-p", &package, "--no-tests=pass"]))?;
+        sh::run(&mut tests(&program, &format!("package({package})")))?;
     }
     if is_file {
-        return whole_cluster(&program, &["--test", name]);
+        return whole_cluster(&program, &format!("package(caravel-tests) & binary({name})"));
     }
     if !is_room {
-        sh::run(nextest(&program).args(["--workspace", "--exclude", "caravel-tests", "--no-tests=pass", name]))?;
-        return whole_cluster(&program, &["--no-tests=pass", name]);
+        sh::run(&mut tests(&program, &format!("not package(caravel-tests) & test({name})")))?;
+        return whole_cluster(&program, &format!("package(caravel-tests) & test({name})"));
     }
     Ok(())
 }
 
 /// One cluster serves all tests that do not need one of their own.
-fn whole_cluster(program: &PathBuf, select: &[&str]) -> Result<()> {
+fn whole_cluster(program: &PathBuf, select: &str) -> Result<()> {
     let dir = std::env::temp_dir().join(format!("caravel-test-{}", std::process::id()));
     let mut cluster = Cluster::up(program, &dir)?;
     // The image that the tests' Pods run.
     let context = busybox_context()?;
     sh::read(&mut cluster.caravel(&["image", "build", "-t", "test/busybox:1", &context]))?;
-    let mut tests = nextest(program);
-    tests
-        .args(["-p", "caravel-tests"])
-        .args(select)
-        .env("CARAVEL_TEST_DIR", &cluster.dir)
-        .env("CARAVEL_TEST_IMAGE", &context);
+    let mut tests = tests(program, select);
+    tests.args(["--test-threads", AT_ONCE]).env("CARAVEL_TEST_DIR", &cluster.dir).env("CARAVEL_TEST_IMAGE", &context);
     let result = sh::run(&mut tests);
     if result.is_err() {
         let log = std::fs::read_to_string(cluster.log()).unwrap_or_default();
@@ -82,20 +84,12 @@ fn whole_cluster(program: &PathBuf, select: &[&str]) -> Result<()> {
     purged
 }
 
-/// nextest where it is installed, else cargo's own runner, which takes the same selection words that we use.
-fn nextest(program: &PathBuf) -> Command {
-    let words: &[&str] = if sh::has("cargo-nextest") || home_has_nextest() {
-        &["cargo", "nextest", "run", "--no-fail-fast"]
-    } else {
-        &["cargo", "test", "--no-fail-fast"]
-    };
-    let mut command = sh::cmd(words);
-    command.env("CARAVEL_BIN", program);
+/// The tests that a nextest filter selects. Always of the whole workspace: another selection of packages would unify
+/// features otherwise and build everything once more.
+fn tests(program: &PathBuf, select: &str) -> Command {
+    let mut command = sh::cmd(&["cargo", "nextest", "run", "--workspace", "--no-fail-fast", "--no-tests=pass"]);
+    command.args(["-E", select]).env("CARAVEL_BIN", program);
     command
-}
-
-fn home_has_nextest() -> bool {
-    std::env::var_os("HOME").is_some_and(|h| PathBuf::from(h).join(".cargo/bin/cargo-nextest").is_file())
 }
 
 /// busybox with all its names, as a build context.

@@ -1,6 +1,6 @@
 //! Decisions per second, in process: decide and assume, without the API.
 //!
-//! `cargo run --release --example bench -- [NODES] [PODS] [SCENARIO]`; without arguments all scenarios on 500, 5,000 and 15,000 nodes.
+//! `cargo run --release --example scheduler_bench -- [NODES] [PODS] [SCENARIO]`; without arguments all scenarios on 500, 5,000 and 15,000 nodes.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;

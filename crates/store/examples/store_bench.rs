@@ -1,4 +1,4 @@
-//! Figures of the embedded store: `cargo run --example bench -- DIR [OBJECTS]`.
+//! Figures of the embedded store: `cargo run --example store_bench -- DIR [OBJECTS]`.
 //!
 //! Durable creations and updates per second from 64 writers, memory and size on disk with OBJECTS objects of 2 KB, and how long opening takes.
 #![allow(clippy::unwrap_used)]
