@@ -1,6 +1,7 @@
 //! What whole-cluster tests share: the running cluster, kubectl, and waiting for a state by watching.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+pub mod extension;
 mod own;
 mod plane;
 mod raw;

@@ -111,6 +111,8 @@ impl Server {
         bootstrap::policy_watch::start(&server).await.map_err(|e| OpenError::Bootstrap(e.message))?;
         bootstrap::objects::write(&server).await.map_err(|e| OpenError::Bootstrap(e.message))?;
         bootstrap::definitions::start(&server).await.map_err(|e| OpenError::Bootstrap(e.message))?;
+        let hooks = crate::admission::webhook::follow(&server.registry, &server.stop).await;
+        hooks.map_err(|e| OpenError::Bootstrap(e.message))?;
         bootstrap::tasks::start(&server);
         Ok(server)
     }

@@ -23,8 +23,11 @@ pub struct Custom {
     pub status: bool,
     /// Where `scale` reads and writes.
     pub scale: Option<ScalePaths>,
-    /// `spec.conversion.strategy` is `Webhook`.
-    pub webhook_conversion: bool,
+    /// `spec.conversion.webhook`, when the strategy is `Webhook`.
+    pub conversion: Option<Arc<Value>>,
+    /// The definition was changed since it was made: what was stored before may lack defaults of today, or have fields
+    /// that are gone, so it is brought into shape when it is read.
+    pub reshape: bool,
     /// A hash of the version's schema as written: documents made from it change when it does.
     pub schema_hash: String,
 }
@@ -123,7 +126,9 @@ fn custom(definition: &Value, version: &Value) -> Custom {
             status_replicas: text(scale, "statusReplicasPath"),
             label_selector: Some(text(scale, "labelSelectorPath")).filter(|p| !p.is_empty()),
         }),
-        webhook_conversion: definition["spec"]["conversion"]["strategy"] == "Webhook",
+        conversion: (definition["spec"]["conversion"]["strategy"] == "Webhook")
+            .then(|| Arc::new(definition["spec"]["conversion"]["webhook"].clone())),
+        reshape: crate::meta::generation(definition) > 1,
         schema_hash: hash(&version["schema"]),
     }
 }

@@ -125,6 +125,20 @@ fn definition(map: &mut Object) {
     );
 }
 
+/// What a changed definition stores under from now on is among its stored versions in the same write.
+fn add_stored_version(map: &mut Object) {
+    let versions = map.get("spec").and_then(|spec| spec.get("versions")).and_then(Value::as_array);
+    let mut versions = versions.into_iter().flatten();
+    let storage = versions.find(|version| version.get("storage") == Some(&Value::Bool(true)));
+    let Some(name) = storage.and_then(|version| version.get("name")).cloned() else { return };
+    let status = meta::map_mut(map, "status");
+    if let Value::Array(stored) = status.entry("storedVersions").or_insert_with(|| json!([]))
+        && !stored.contains(&name)
+    {
+        stored.push(name);
+    }
+}
+
 /// Fields of `metadata` that no update may change, and those that fall back to what is stored.
 fn metadata_update(map: &mut Object, before: &Object) {
     let Some(old) = before.get("metadata").and_then(Value::as_object) else { return };
@@ -180,6 +194,7 @@ fn main_update(kind: &Kind, map: &mut Object, before: &Object) {
         ("", "Service") => services::update(map, before),
         ("apps", "DaemonSet") => workloads::daemon_set_update(map, before),
         ("certificates.k8s.io", "CertificateSigningRequest") => copy(map, before, "spec"),
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => add_stored_version(map),
         _ => {}
     }
 }

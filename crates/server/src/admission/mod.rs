@@ -4,9 +4,11 @@
 //! refuse it. Plug-ins see a [`Request`] and reach the cluster through a [`Context`].
 
 pub mod lifecycle;
+pub mod matching;
 pub mod priority;
 pub mod service_account;
 pub mod tolerations;
+pub mod webhook;
 
 use crate::authn::UserInfo;
 use crate::registry::Registry;
@@ -87,6 +89,8 @@ pub struct Context<'a> {
     pub warnings: &'a Mutex<Vec<String>>,
     /// Annotations for the audit record.
     pub audit: &'a Mutex<BTreeMap<String, String>>,
+    /// Whether the plug-ins that change the object must run once more, and for whom.
+    pub rounds: Mutex<webhook::Rounds>,
 }
 
 impl Context<'_> {
@@ -135,13 +139,15 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// The plug-ins that this crate brings.
-    pub fn builtin() -> Self {
+    /// The plug-ins that this crate brings; `hooks` are the webhooks.
+    pub fn builtin(hooks: &Arc<webhook::Hooks>) -> Self {
         let mut chain = Self::default();
         chain.push(lifecycle::NamespaceLifecycle);
         chain.push(service_account::ServiceAccount);
         chain.push(priority::Priority);
         chain.push(tolerations::DefaultTolerationSeconds);
+        chain.push(webhook::Mutating(hooks.clone()));
+        chain.push(webhook::Validating(hooks.clone()));
         chain
     }
 
@@ -150,8 +156,14 @@ impl Chain {
         self.plugins.push(Arc::new(plugin));
     }
 
-    /// Lets all plug-ins change the object.
+    /// Lets all plug-ins change the object; once more when a webhook changed what others had seen before it.
     pub async fn mutate(&self, request: &mut Request, context: &Context<'_>) -> Result<(), ApiError> {
+        self.mutate_once(request, context).await?;
+        let again = context.rounds.lock().next();
+        if again { self.mutate_once(request, context).await } else { Ok(()) }
+    }
+
+    async fn mutate_once(&self, request: &mut Request, context: &Context<'_>) -> Result<(), ApiError> {
         for plugin in &self.plugins {
             if plugin.handles(request) {
                 plugin.mutate(request, context).await?;

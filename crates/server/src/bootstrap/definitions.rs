@@ -10,12 +10,12 @@ use crate::registry::options::{DeleteOptions, ListOptions, WriteOptions};
 use crate::registry::update::{Change, Update};
 use crate::registry::{Call, Registry, keys, store_error};
 use crate::server::Server;
-use caravel_api::kinds::{Kind, custom};
+use caravel_api::kinds::{Kind, Verbs, custom};
 use caravel_api::meta::{self, Filter};
 use caravel_api::status::ApiError;
 use caravel_store::{At, Entry, EventKind, Revision};
 use serde_json::{Map, Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,10 @@ struct Follower {
     kind: Arc<Kind>,
     call: Call,
     rows: Rows,
+    /// Definitions whose names collide with others'; looked at again when a definition goes.
+    refused: BTreeSet<String>,
+    /// Definitions whose instances are being deleted.
+    cleaning: BTreeSet<String>,
 }
 
 /// Takes in the definitions that are there, and follows them.
@@ -42,6 +46,8 @@ pub async fn start(server: &Arc<Server>) -> Result<(), ApiError> {
         kind,
         call: Call::new(user, "kube-apiserver"),
         rows: Rows::default(),
+        refused: BTreeSet::new(),
+        cleaning: BTreeSet::new(),
     };
     let revision = follower.load().await?;
     let stop = server.stop.clone();
@@ -85,7 +91,10 @@ impl Follower {
                 let Ok(batch) = batch else { break };
                 for event in &batch.events {
                     match event.kind {
-                        EventKind::Deleted => self.remove(keys::split(&event.entry.key).1),
+                        EventKind::Deleted => {
+                            self.remove(keys::split(&event.entry.key).1);
+                            self.retry_refused().await;
+                        }
                         _ => self.take(&event.entry).await,
                     }
                 }
@@ -110,14 +119,20 @@ impl Follower {
 
     async fn reconcile(&mut self, name: &str, definition: &Value) -> Result<(), ApiError> {
         if meta::is_deleting(definition) {
-            if meta::finalizers(definition).any(|f| f == CLEANUP) {
+            if meta::finalizers(definition).any(|f| f == CLEANUP) && self.cleaning.insert(name.to_owned()) {
+                self.close(name);
                 self.clean(name, definition);
             }
             return Ok(());
         }
-        let conflict = self.conflict(name, definition);
+        let names = names(&self.others(name, definition), definition);
         let now = rfc3339_seconds(self.registry.clock.now());
-        let status = next_status(definition, conflict.as_deref(), &now);
+        let status = next_status(definition, &names, &now);
+        if names.conflict.is_some() {
+            self.refused.insert(name.to_owned());
+        } else {
+            self.refused.remove(name);
+        }
         if definition.get("status") != Some(&status) {
             let options = WriteOptions::default();
             let change = Change::With(Box::new(move |d: &mut Value| {
@@ -154,7 +169,35 @@ impl Follower {
         Ok(())
     }
 
+    /// Definitions that were refused for their names may have them now.
+    async fn retry_refused(&mut self) {
+        for name in std::mem::take(&mut self.refused) {
+            match self.registry.entry(&self.kind, "", &name, At::Latest).await {
+                Ok(Some(entry)) => self.take(&entry).await,
+                Ok(None) => {}
+                Err(error) => tracing::warn!(definition = %name, %error, "a custom resource definition cannot be read"),
+            }
+        }
+    }
+
+    /// Nothing more is created of a definition that goes.
+    fn close(&self, name: &str) {
+        let Some(rows) = self.rows.get(name) else { return };
+        self.registry.change_kinds(|table| {
+            for (group, version, plural) in rows {
+                if let Some(row) = table.resource(group, version, plural) {
+                    let mut closed = Kind::clone(row);
+                    closed.verbs = closed.verbs.without(Verbs::CREATE);
+                    table.insert(Arc::new(closed));
+                }
+            }
+        });
+    }
+
     fn remove(&mut self, name: &str) {
+        self.refused.remove(name);
+        self.cleaning.remove(name);
+        self.registry.forget_converter(name);
         if let Some(rows) = self.rows.remove(name) {
             self.registry.change_kinds(|table| {
                 for (group, version, plural) in &rows {
@@ -164,22 +207,11 @@ impl Follower {
         }
     }
 
-    /// What the names collide with: another kind of the same group.
-    fn conflict(&self, name: &str, definition: &Value) -> Option<String> {
-        let text = |pointer: &str| definition.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        let (group, plural, kind) = (text("/spec/group"), text("/spec/names/plural"), text("/spec/names/kind"));
+    /// The other kinds of the definition's group.
+    fn others(&self, name: &str, definition: &Value) -> Vec<Arc<Kind>> {
+        let group = definition.pointer("/spec/group").and_then(Value::as_str).unwrap_or_default();
         let own = |row: &Kind| row.custom.as_ref().is_some_and(|c| c.definition == name);
-        let kinds = self.registry.kinds();
-        let mut others = kinds.iter().filter(|row| row.group == group && !own(row));
-        others.find_map(|row| {
-            if row.plural == plural {
-                Some(format!("{plural:?} is already in use"))
-            } else if row.kind == kind || row.list_kind == kind {
-                Some(format!("{kind:?} is already in use"))
-            } else {
-                None
-            }
-        })
+        self.registry.kinds().iter().filter(|row| row.group == group && !own(row)).cloned().collect()
     }
 
     /// Deletes the instances of a definition that is being deleted, then lets it go. In a task of its own: instances may have
@@ -190,6 +222,12 @@ impl Follower {
         let user = self.call.user.clone();
         tokio::spawn(async move {
             let call = Call::new(user, "kube-apiserver");
+            let stop_early = mark_terminating(&registry, &call, &kind, &name, true, IN_PROGRESS).await;
+            if let Err(error) = stop_early
+                && error.code == 404
+            {
+                return;
+            }
             for attempt in 0..u64::MAX {
                 match clean_once(&registry, &call, &definition).await {
                     Ok(true) => break,
@@ -215,6 +253,29 @@ impl Follower {
     }
 }
 
+const IN_PROGRESS: (&str, &str) = ("InstanceDeletionInProgress", "CustomResource deletion is in progress");
+
+/// Says in the definition's status how far the deletion of its instances is.
+async fn mark_terminating(
+    registry: &Arc<Registry>,
+    call: &Call,
+    kind: &Arc<Kind>,
+    name: &str,
+    value: bool,
+    (reason, message): (&'static str, &'static str),
+) -> Result<(), ApiError> {
+    let now = rfc3339_seconds(registry.clock.now());
+    let options = WriteOptions::default();
+    let change = Change::With(Box::new(move |definition: &mut Value| {
+        let mut conditions = conditions_of(definition);
+        set_condition(&mut conditions, "Terminating", value, reason, message, &now);
+        definition["status"]["conditions"] = Value::Array(conditions);
+        Ok(())
+    }));
+    let update = Update { kind, namespace: "", name, subresource: "status", change, options: &options };
+    registry.update(call, update).await.map(|_| ())
+}
+
 /// Asks for the deletion of all instances; true when there are none.
 async fn clean_once(registry: &Arc<Registry>, call: &Call, definition: &Value) -> Result<bool, ApiError> {
     let text = |pointer: &str| definition.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
@@ -237,41 +298,112 @@ fn condition<'a>(definition: &'a Value, kind: &str) -> Option<&'a Value> {
     all.iter().find(|c| c.get("type").and_then(Value::as_str) == Some(kind))
 }
 
-fn next_status(definition: &Value, conflict: Option<&str>, now: &str) -> Value {
-    let mut status = definition.get("status").filter(|s| s.is_object()).cloned().unwrap_or_else(|| json!({}));
-    let mut conditions: Vec<Value> = status.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
-    let mut set = |kind: &str, value: bool, reason: &str, message: &str| {
-        let text = if value { "True" } else { "False" };
-        let next = json!({
-            "type": kind, "status": text, "reason": reason, "message": message, "lastTransitionTime": now,
-        });
-        match conditions.iter_mut().find(|c| c.get("type").and_then(Value::as_str) == Some(kind)) {
-            Some(present) if present.get("status") == next.get("status") => {
-                present["reason"] = next["reason"].clone();
-                present["message"] = next["message"].clone();
-            }
-            Some(present) => *present = next,
-            None => conditions.push(next),
+fn conditions_of(definition: &Value) -> Vec<Value> {
+    definition.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default()
+}
+
+fn set_condition(conditions: &mut Vec<Value>, kind: &str, value: bool, reason: &str, message: &str, now: &str) {
+    let text = if value { "True" } else { "False" };
+    let next = json!({
+        "type": kind, "status": text, "reason": reason, "message": message, "lastTransitionTime": now,
+    });
+    match conditions.iter_mut().find(|c| c.get("type").and_then(Value::as_str) == Some(kind)) {
+        Some(present) if present.get("status") == next.get("status") => {
+            present["reason"] = next["reason"].clone();
+            present["message"] = next["message"].clone();
         }
+        Some(present) => *present = next,
+        None => conditions.push(next),
+    }
+}
+
+/// Which of the wanted names a definition has.
+#[derive(Debug, PartialEq)]
+struct Names {
+    accepted: Value,
+    /// Reason and message of the first that it cannot have.
+    conflict: Option<(&'static str, String)>,
+}
+
+/// Gives a definition the names that no other kind of its group has; what it cannot have stays as it had it before.
+fn names(others: &[Arc<Kind>], definition: &Value) -> Names {
+    let resources: BTreeSet<&str> = others
+        .iter()
+        .flat_map(|row| [&row.plural, &row.singular].into_iter().chain(&row.short_names))
+        .map(|name| &**name)
+        .collect();
+    let kinds: BTreeSet<&str> = others.iter().flat_map(|row| [&*row.kind, &*row.list_kind]).collect();
+    let wanted = wanted_names(definition);
+    let had = definition.pointer("/status/acceptedNames").cloned().unwrap_or_default();
+    let mut accepted = Map::new();
+    let mut conflict = None;
+    for (field, taken, reason) in [
+        ("plural", &resources, "PluralConflict"),
+        ("singular", &resources, "SingularConflict"),
+        ("shortNames", &resources, "ShortNamesConflict"),
+        ("kind", &kinds, "KindConflict"),
+        ("listKind", &kinds, "ListKindConflict"),
+    ] {
+        let value = wanted.get(field).cloned().unwrap_or_default();
+        let all = match &value {
+            Value::Array(all) => all.iter().filter_map(Value::as_str).collect(),
+            other => Vec::from_iter(other.as_str()),
+        };
+        let collisions: Vec<String> = all
+            .into_iter()
+            .filter(|name| taken.contains(name))
+            .map(|name| format!("{name:?} is already in use"))
+            .collect();
+        let mut keep = value;
+        if let [first, rest @ ..] = &collisions[..] {
+            let message = if rest.is_empty() { first.clone() } else { format!("[{}]", collisions.join(", ")) };
+            conflict.get_or_insert((reason, message));
+            keep = had.get(field).cloned().unwrap_or_default();
+        }
+        if !keep.is_null() {
+            accepted.insert(field.to_owned(), keep);
+        }
+    }
+    if let Some(categories) = wanted.get("categories") {
+        accepted.insert("categories".to_owned(), categories.clone());
+    }
+    for field in ["plural", "kind"] {
+        accepted.entry(field).or_insert_with(|| json!(""));
+    }
+    Names { accepted: Value::Object(accepted), conflict }
+}
+
+fn wanted_names(definition: &Value) -> Map<String, Value> {
+    let mut out = definition.pointer("/spec/names").and_then(Value::as_object).cloned().unwrap_or_default();
+    let kind = out.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+    out.entry("listKind").or_insert_with(|| json!(format!("{kind}List")));
+    out.entry("singular").or_insert_with(|| json!(kind.to_lowercase()));
+    out
+}
+
+fn next_status(definition: &Value, names: &Names, now: &str) -> Value {
+    let mut status = definition.get("status").filter(|s| s.is_object()).cloned().unwrap_or_else(|| json!({}));
+    let mut conditions = conditions_of(definition);
+    let mut set = |kind: &str, value: bool, reason: &str, message: &str| {
+        set_condition(&mut conditions, kind, value, reason, message, now);
     };
     let established =
         condition(definition, "Established").and_then(|c| c.get("status")).and_then(Value::as_str) == Some("True");
-    match conflict {
+    match &names.conflict {
         None => {
             set("NamesAccepted", true, "NoConflicts", "no conflicts found");
             set("Established", true, "InitialNamesAccepted", "the initial names have been accepted");
         }
-        Some(why) => {
-            set("NamesAccepted", false, "NameConflict", why);
+        Some((reason, message)) => {
+            set("NamesAccepted", false, reason, message);
             if !established {
                 set("Established", false, "NotAccepted", "not all names are accepted");
             }
         }
     }
+    approval(definition, &mut conditions, now);
     status["conditions"] = Value::Array(conditions);
-    if conflict.is_none() {
-        status["acceptedNames"] = accepted_names(definition);
-    }
+    status["acceptedNames"] = names.accepted.clone();
     let mut stored: Vec<Value> = status.get("storedVersions").and_then(Value::as_array).cloned().unwrap_or_default();
     let versions = definition.pointer("/spec/versions").and_then(Value::as_array);
     let storage = versions.into_iter().flatten().find(|v| v.get("storage").and_then(Value::as_bool) == Some(true));
@@ -284,29 +416,80 @@ fn next_status(definition: &Value, conflict: Option<&str>, now: &str) -> Value {
     status
 }
 
-fn accepted_names(definition: &Value) -> Value {
-    let names = definition.pointer("/spec/names").and_then(Value::as_object).cloned().unwrap_or_default();
-    let kind = names.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let mut out: Map<String, Value> = names;
-    out.entry("listKind").or_insert_with(|| json!(format!("{kind}List")));
-    out.entry("singular").or_insert_with(|| json!(kind.to_lowercase()));
-    Value::Object(out)
+const APPROVAL: &str = "api-approved.kubernetes.io";
+
+/// Groups of the project itself say who approved their definitions (KEP-1111).
+fn approval(definition: &Value, conditions: &mut Vec<Value>, now: &str) {
+    let group = definition.pointer("/spec/group").and_then(Value::as_str).unwrap_or_default();
+    let protected =
+        ["k8s.io", "kubernetes.io"].iter().any(|domain| group == *domain || group.ends_with(&format!(".{domain}")));
+    if !protected {
+        return;
+    }
+    let said = meta::annotation(definition, APPROVAL).unwrap_or_default();
+    let (value, reason, message) = if said.starts_with("https://") || said.starts_with("http://") {
+        (true, "ApprovedAnnotation", format!("approved in {said}"))
+    } else if said.starts_with("unapproved") {
+        (false, "UnapprovedAnnotation", format!("not approved: {said:?}"))
+    } else {
+        (
+            false,
+            "InvalidAnnotation",
+            format!("the annotation {APPROVAL} must be a URL or begin with \"unapproved\", not {said:?}"),
+        )
+    };
+    set_condition(conditions, "KubernetesAPIApprovalPolicyConformant", value, reason, &message, now);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use caravel_api::kinds::KindTable;
+
+    fn definition(kind: &str, short: &str) -> Value {
+        json!({
+            "metadata": {"name": "as.g.io"},
+            "spec": {
+                "group": "g.io", "scope": "Cluster", "names": {"plural": "as", "kind": kind, "shortNames": [short]},
+                "versions": [{"name": "v1", "storage": true, "served": true}],
+            },
+        })
+    }
 
     #[test]
     fn names_are_accepted_once() {
-        let mut definition = json!({"spec": {"group": "g", "names": {"plural": "as", "kind": "A"}, "versions": [{"name": "v1", "storage": true}]}});
-        let status = next_status(&definition, None, "now");
-        assert_eq!(status["acceptedNames"], json!({"plural": "as", "kind": "A", "listKind": "AList", "singular": "a"}));
+        let mut definition = definition("A", "x");
+        let free = names(&[], &definition);
+        let status = next_status(&definition, &free, "now");
+        let wanted = json!({"plural": "as", "kind": "A", "listKind": "AList", "singular": "a", "shortNames": ["x"]});
+        assert_eq!(status["acceptedNames"], wanted);
         assert_eq!(status["storedVersions"], json!(["v1"]));
         definition["status"] = status.clone();
-        assert_eq!(next_status(&definition, None, "later"), status, "nothing more to do");
-        let conflicted = next_status(&definition, Some("\"as\" is already in use"), "later");
-        assert_eq!(conflicted["conditions"][0]["status"], "False");
-        assert_eq!(conflicted["conditions"][1]["status"], "True", "what was established stays so");
+        assert_eq!(next_status(&definition, &free, "later"), status, "nothing more to do");
+    }
+
+    #[test]
+    fn names_of_others_are_refused() {
+        let mut other = definition("B", "x");
+        other["metadata"]["name"] = json!("bs.g.io");
+        other["spec"]["names"]["plural"] = json!("bs");
+        let rows = custom::from_definition(&other).unwrap().into_iter().map(Arc::new);
+        let others: Vec<Arc<Kind>> = KindTable::from_rows(rows.map(|row| Kind::clone(&row))).iter().cloned().collect();
+        let mut wanted = definition("A", "x");
+        let found = names(&others, &wanted);
+        assert_eq!(found.conflict, Some(("ShortNamesConflict", "\"x\" is already in use".to_owned())));
+        let status = next_status(&wanted, &found, "now");
+        assert_eq!(
+            (&status["conditions"][0]["status"], &status["conditions"][1]["status"]),
+            (&json!("False"), &json!("False"))
+        );
+        assert!(status["acceptedNames"]["shortNames"].is_null());
+        wanted["status"] =
+            json!({"conditions": [{"type": "Established", "status": "True"}], "acceptedNames": {"kind": "A"}});
+        wanted["spec"]["names"]["kind"] = json!("B");
+        let found = names(&others, &wanted);
+        assert_eq!(found.accepted["kind"], "A", "what it has it keeps");
+        let status = next_status(&wanted, &found, "later");
+        assert_eq!(status["conditions"][0]["status"], "True", "what was established stays so");
     }
 }

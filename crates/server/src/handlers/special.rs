@@ -2,8 +2,10 @@
 
 use super::Inbound;
 use super::resource::target;
+use crate::admission::{Operation, Request};
 use crate::http::body::Body;
 use crate::http::respond;
+use crate::registry::create::create_options;
 use crate::registry::options::WriteOptions;
 use crate::server::Server;
 use caravel_api::kinds::{Kind, Subresource};
@@ -28,6 +30,7 @@ impl Server {
         let options = WriteOptions::parse(inbound.query())?;
         let media = Self::media(&inbound);
         let body = self.body_of(&inbound, &target(&subresource.kind)?, &options).await?;
+        let body = self.admit_created(&inbound, &kind, &subresource.name, body, &options).await?;
         let namespace = inbound.info.namespace.clone();
         let name = inbound.info.path_name().to_owned();
         let created = |value: &Value| Ok(respond::value(StatusCode::CREATED, value, media));
@@ -49,6 +52,31 @@ impl Server {
         }
     }
 
+    /// Lets admission see what is created at a subresource; what it made of it.
+    async fn admit_created(
+        self: &Arc<Self>,
+        inbound: &Inbound,
+        kind: &Arc<Kind>,
+        subresource: &str,
+        body: Value,
+        options: &WriteOptions,
+    ) -> Result<Value, ApiError> {
+        let mut request = Request {
+            operation: Operation::Create,
+            kind: kind.clone(),
+            subresource: subresource.to_owned(),
+            namespace: inbound.info.namespace.clone(),
+            name: inbound.info.path_name().to_owned(),
+            user: inbound.call.user.clone(),
+            dry_run: options.dry_run,
+            object: Some(body),
+            old: None,
+            options: create_options(options),
+        };
+        self.registry.admit(&inbound.call, &mut request).await?;
+        Ok(request.object.unwrap_or_default())
+    }
+
     /// POST to `bindings`: the older way to bind a Pod.
     pub(super) async fn create_binding(
         self: &Arc<Self>,
@@ -59,6 +87,7 @@ impl Server {
         let media = Self::media(&inbound);
         let target = caravel_api::decode::Target::of(kind);
         let body = self.body_of(&inbound, &target, &options).await?;
+        let body = self.admit_created(&inbound, kind, "", body, &options).await?;
         let name = meta::name(&body).to_owned();
         self.registry.bind(&inbound.call, &inbound.info.namespace, &name, &body, &options).await?;
         Ok(respond::value(StatusCode::CREATED, &succeeded(), media))

@@ -180,6 +180,8 @@ impl Stream {
             }
         };
         for event in &batch.events {
+            let converted = self.server.registry.event_in_version(&self.kind, event).await?;
+            let event = converted.as_ref().unwrap_or(event);
             if let Some((change, entry)) = self.server.registry.meaning(event, &self.filter)? {
                 self.object(out, change.name(), &entry)?;
             }

@@ -82,17 +82,7 @@ impl Server {
     }
 
     async fn admit_connect(self: &Arc<Self>, inbound: &Inbound, kind: &Arc<Kind>) -> Result<(), ApiError> {
-        let mut options = json!({"kind": format!("{}Options", kind.kind), "apiVersion": "v1"});
-        for (key, value) in query_pairs(inbound.query()) {
-            if key == "command" {
-                match options["command"].as_array_mut() {
-                    Some(all) => all.push(json!(value)),
-                    None => options["command"] = json!([value]),
-                }
-            } else {
-                options[key.as_str()] = json!(value);
-            }
-        }
+        let options = connect_options(kind, &inbound.info.subresource, inbound);
         let mut request = Request {
             operation: Operation::Connect,
             kind: kind.clone(),
@@ -107,6 +97,34 @@ impl Server {
         };
         self.registry.admit(&inbound.call, &mut request).await
     }
+}
+
+/// What a connection asks for, as the object that admission sees: `PodExecOptions` and its like.
+fn connect_options(kind: &Kind, subresource: &str, inbound: &Inbound) -> Value {
+    let gvk = crate::admission::matching::kind_at(kind, subresource);
+    let mut options = json!({"kind": gvk.kind, "apiVersion": gvk.api_version()});
+    if subresource == "proxy" {
+        options["path"] = json!(rest_of(inbound));
+        return options;
+    }
+    for (key, value) in query_pairs(inbound.query()) {
+        match key.as_str() {
+            "command" | "ports" => {
+                let value =
+                    if key == "ports" { value.parse::<i64>().map_or(Value::Null, Value::from) } else { json!(value) };
+                match options[key.as_str()].as_array_mut() {
+                    Some(all) => all.push(value),
+                    None => options[key.as_str()] = json!([value]),
+                }
+            }
+            "stdin" | "stdout" | "stderr" | "tty" => {
+                options[key.as_str()] = json!(crate::request_info::is_true(&value));
+            }
+            "container" => options["container"] = json!(value),
+            _ => {}
+        }
+    }
+    options
 }
 
 fn bad_name(name: &str) -> ApiError {

@@ -1,10 +1,9 @@
 //! Where a Pod's node, a Pod, or a Service's endpoint is.
 
 use super::forward::Backend;
+use crate::outbound::is_allowed;
 use crate::server::Server;
-use caravel_api::meta;
 use caravel_api::status::ApiError;
-use rand::seq::IndexedRandom as _;
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
 
@@ -111,67 +110,22 @@ impl Server {
 
     /// A ready endpoint of a Service's port, at random.
     pub(super) async fn service_backend(&self, namespace: &str, named: &Named<'_>) -> Result<Backend, ApiError> {
-        let service = self
-            .registry
-            .object("", "services", namespace, named.name)
-            .await?
-            .ok_or_else(|| ApiError::not_found("", "services", named.name))?;
-        let ports = service.pointer("/spec/ports").and_then(Value::as_array).cloned().unwrap_or_default();
-        let text = |port: &Value, field: &str| port.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let port = match named.port {
-            "" => ports.first(),
-            wanted => ports.iter().find(|p| {
-                text(p, "name") == wanted
-                    || p.get("port").and_then(Value::as_u64).map(|n| n.to_string()).as_deref() == Some(wanted)
-            }),
-        };
-        let missing = || {
-            ApiError::service_unavailable(format!(
-                "no service port {:?} found for service {:?}",
-                named.port, named.name
-            ))
-        };
-        let port_name = text(port.ok_or_else(missing)?, "name");
-        let slices = self.registry.objects("discovery.k8s.io", "endpointslices", namespace).await?;
-        let mut candidates = vec![];
-        for slice in slices.iter().filter(|s| meta::label(s, "kubernetes.io/service-name") == Some(named.name)) {
-            let ports = slice.get("ports").and_then(Value::as_array);
-            let number = ports.into_iter().flatten().find(|p| text(p, "name") == port_name);
-            let number = number.and_then(|p| p.get("port")).and_then(Value::as_u64).and_then(|p| u16::try_from(p).ok());
-            let Some(number) = number else { continue };
-            for endpoint in slice.get("endpoints").and_then(Value::as_array).into_iter().flatten() {
-                if endpoint.pointer("/conditions/ready").and_then(Value::as_bool) == Some(false) {
-                    continue;
-                }
-                let addresses = endpoint.get("addresses").and_then(Value::as_array);
-                candidates.extend(
-                    addresses
-                        .into_iter()
-                        .flatten()
-                        .filter_map(|a| a.as_str()?.parse::<IpAddr>().ok())
-                        .map(|ip| SocketAddr::new(ip, number)),
-                );
-            }
+        if self.registry.object("", "services", namespace, named.name).await?.is_none() {
+            return Err(ApiError::not_found("", "services", named.name));
         }
-        let chosen = candidates.choose(&mut rand::rng()).copied();
-        let chosen = chosen.ok_or_else(|| {
-            ApiError::service_unavailable(format!("no endpoints available for service {:?}", named.name))
-        })?;
-        refuse_local(chosen.ip())?;
+        let found = self.registry.service_addresses(namespace, named.name, named.port).await;
+        let found = found.map_err(ApiError::service_unavailable)?;
+        let Some(chosen) = found.first().copied() else {
+            let why = format!("no endpoints available for service {:?}", named.name);
+            return Err(ApiError::service_unavailable(why));
+        };
         Ok(self.backend(named.scheme, chosen, format!("service {namespace}/{}", named.name)))
     }
 }
 
 /// Pods and endpoints must not lead back into the server's own machine: an address is data that users write.
 fn refuse_local(ip: IpAddr) -> Result<(), ApiError> {
-    let link_local = match ip {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    if ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || link_local {
-        return Err(ApiError::bad_request("address not allowed".to_owned()));
-    }
-    Ok(())
+    if is_allowed(ip) { Ok(()) } else { Err(ApiError::bad_request("address not allowed".to_owned())) }
 }
 
 fn containers(pod: &Value) -> impl Iterator<Item = &Value> {

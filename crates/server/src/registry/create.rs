@@ -259,13 +259,15 @@ impl Registry {
     ) -> Result<Stored, ApiError> {
         let name = meta::name(object);
         let key = keys::object(kind, namespace, name);
-        let encoded = self.encode(kind, &key, object)?;
+        let stored = self.stored_form(kind, object).await?;
+        let encoded = self.encode(kind, &key, &stored)?;
         let taken = || ApiError::already_exists(&kind.group, &kind.plural, name);
         if dry_run {
             if self.store.get(&key, caravel_store::At::Latest).await.map_err(store_error)?.entry.is_some() {
                 return Err(taken());
             }
-            return Ok(Stored { entry: Arc::new(imagined(&key, &encoded)), created: true });
+            let entry = self.in_version(kind, Arc::new(imagined(&key, &encoded))).await?;
+            return Ok(Stored { entry, created: true });
         }
         let value =
             Change::Put { value: encoded.bytes.into(), revision_at: Some(encoded.revision_at), ttl: self.ttl(kind) };
@@ -273,7 +275,7 @@ impl Registry {
         writes.extend(more);
         match self.store.commit(writes).await {
             Ok(committed) => match committed.entries.into_iter().next().flatten() {
-                Some(entry) => Ok(Stored { entry, created: true }),
+                Some(entry) => Ok(Stored { entry: self.in_version(kind, entry).await?, created: true }),
                 None => Err(ApiError::internal("the store kept nothing")),
             },
             Err(StoreError::Conflict { key: at, .. }) if at == key => Err(taken()),
@@ -300,7 +302,7 @@ pub(super) fn imagined_at(key: &str, encoded: &super::codec::Encoded, revision: 
     Entry { value: splice_revision(&encoded.bytes, encoded.revision_at, revision), revision, ..imagined(key, encoded) }
 }
 
-fn create_options(options: &WriteOptions) -> Value {
+pub(crate) fn create_options(options: &WriteOptions) -> Value {
     let mut out = json!({"kind": "CreateOptions", "apiVersion": "meta.k8s.io/v1"});
     if options.dry_run {
         out["dryRun"] = json!(["All"]);

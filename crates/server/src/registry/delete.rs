@@ -193,6 +193,7 @@ impl Registry {
                 return Err(ApiError::not_found(&kind.group, &kind.plural, name));
             };
             at = At::Latest;
+            let entry = self.in_version(kind, entry).await?;
             let object = self.parse(kind, &entry)?;
             check_preconditions(kind, name, &object, options)?;
             let mut request = Request {
@@ -235,10 +236,16 @@ impl Registry {
         marked: Option<Value>,
         dry_run: bool,
     ) -> Result<Option<Deleted>, ApiError> {
-        let encoded = marked.as_ref().map(|next| self.encode(kind, key, next)).transpose()?;
+        let encoded = match &marked {
+            Some(next) => Some(self.encode(kind, key, &*self.stored_form(kind, next).await?)?),
+            None => None,
+        };
         if dry_run {
             return Ok(Some(match encoded {
-                Some(encoded) => Deleted::Marked(Arc::new(super::create::imagined_at(key, &encoded, entry.revision))),
+                Some(encoded) => {
+                    let marked = Arc::new(super::create::imagined_at(key, &encoded, entry.revision));
+                    Deleted::Marked(self.in_version(kind, marked).await?)
+                }
                 None => Deleted::Gone(entry.clone()),
             }));
         }
@@ -256,6 +263,7 @@ impl Registry {
         match self.store.commit(writes).await {
             Ok(committed) => {
                 let after = committed.entries.into_iter().next().flatten().unwrap_or_else(|| entry.clone());
+                let after = self.in_version(kind, after).await?;
                 Ok(Some(if gone { Deleted::Gone(after) } else { Deleted::Marked(after) }))
             }
             Err(StoreError::Conflict { .. }) => Ok(None),

@@ -139,10 +139,11 @@ impl Registry {
             out.revision = page.revision;
             at = At::Exact(page.revision);
             let last = page.entries.last().map(|entry| entry.key.to_string());
+            let entries = self.all_in_version(kind, page.entries).await?;
             if filter.is_everything() {
-                out.entries.extend(page.entries);
+                out.entries.extend(entries);
             } else {
-                for entry in page.entries {
+                for entry in entries {
                     if filter.matches_bytes(&self.plain(&entry)?) {
                         out.entries.push(entry);
                     }
@@ -172,6 +173,7 @@ impl Registry {
         let found = self.store.get(&keys::object(kind, namespace, name), at).await.map_err(store_error)?;
         let mut entries = vec![];
         if let Some(entry) = found.entry
+            && let entry = self.in_version(kind, entry).await?
             && filter.matches_bytes(&self.plain(&entry)?)
         {
             entries.push(entry);

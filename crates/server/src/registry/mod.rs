@@ -5,6 +5,7 @@
 //! bindings, evictions, tokens) has a module each.
 
 pub mod codec;
+pub mod conversion;
 pub mod create;
 pub mod delete;
 pub mod eviction;
@@ -20,6 +21,7 @@ pub mod strategy;
 pub mod update;
 pub mod watch;
 
+use crate::admission::webhook::Hooks;
 use crate::admission::{Chain, Context};
 use crate::authn::UserInfo;
 use crate::authz::Authorizer;
@@ -63,7 +65,7 @@ impl Call {
     }
 
     fn admission<'a>(&'a self, registry: &'a Arc<Registry>) -> Context<'a> {
-        Context { registry, warnings: &self.warnings, audit: &self.audit }
+        Context { registry, warnings: &self.warnings, audit: &self.audit, rounds: Mutex::default() }
     }
 }
 
@@ -77,6 +79,9 @@ pub struct Registry {
     pub authorizer: Arc<Authorizer>,
     /// Addresses and ports for Services.
     pub services: services::Allocator,
+    /// The admission webhooks.
+    pub hooks: Arc<Hooks>,
+    converters: conversion::Converters,
     kinds: RwLock<Arc<KindTable>>,
     chain: RwLock<Arc<Chain>>,
     seal: Option<seal::Seal>,
@@ -93,13 +98,16 @@ impl Registry {
         seal: Option<seal::Seal>,
         event_ttl: Duration,
     ) -> Self {
+        let hooks = Arc::new(Hooks::default());
         Self {
             store,
             clock,
             authorizer,
             services,
             kinds: RwLock::new(Arc::new(KindTable::builtin())),
-            chain: RwLock::new(Arc::new(Chain::builtin())),
+            chain: RwLock::new(Arc::new(Chain::builtin(&hooks))),
+            hooks,
+            converters: conversion::Converters::default(),
             seal,
             event_ttl,
         }
@@ -195,7 +203,8 @@ impl Registry {
     /// Encodes an object of `kind` for the store under `key`: converted to the stored version, sealed if need be.
     pub fn encode(&self, kind: &Kind, key: &str, object: &Value) -> Result<codec::Encoded, ApiError> {
         let converted;
-        let object = if kind.is_stored_form() {
+        let stored = object.get("apiVersion").and_then(Value::as_str);
+        let object = if kind.is_stored_form() || stored.is_some_and(|v| v == kind.storage_api_version()) {
             object
         } else {
             let kinds = self.kinds();
@@ -229,7 +238,10 @@ impl Registry {
         at: At,
     ) -> Result<Option<Arc<Entry>>, ApiError> {
         let key = keys::object(kind, namespace, name);
-        Ok(self.store.get(&key, at).await.map_err(store_error)?.entry)
+        match self.store.get(&key, at).await.map_err(store_error)?.entry {
+            Some(entry) => self.in_version(kind, entry).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// The entry of one object that must be there.
@@ -246,7 +258,8 @@ impl Registry {
         name: &str,
     ) -> Result<Option<Value>, ApiError> {
         let row = self.row(group, plural)?;
-        match self.entry(&row, namespace, name, At::Cached).await? {
+        let key = keys::object(&row, namespace, name);
+        match self.store.get(&key, At::Cached).await.map_err(store_error)?.entry {
             Some(entry) => self.parse(&row, &entry).map(Some),
             None => Ok(None),
         }

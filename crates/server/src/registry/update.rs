@@ -88,6 +88,7 @@ impl Registry {
                 }
                 return self.create_through_update(call, update).await;
             };
+            let entry = self.in_version(kind, entry).await?;
             match self.update_once(call, &update, &key, &entry).await {
                 Err(Again::Stale) => at = At::Latest,
                 Err(Again::Never(error)) => return Err(error),
@@ -322,9 +323,11 @@ impl Registry {
         } else {
             services::Claims::default()
         };
-        let encoded = self.encode(kind, key, &object)?;
+        let stored = self.stored_form(kind, &object).await?;
+        let encoded = self.encode(kind, key, &stored)?;
         if options.dry_run {
-            return Ok(Stored { entry: Arc::new(imagined_at(key, &encoded, entry.revision)), created: false });
+            let entry = self.in_version(kind, Arc::new(imagined_at(key, &encoded, entry.revision))).await?;
+            return Ok(Stored { entry, created: false });
         }
         let change = if gone {
             StoreChange::Delete
@@ -340,10 +343,10 @@ impl Registry {
         match self.store.commit(writes).await {
             Ok(committed) if gone => {
                 let last = Arc::new(imagined_at(key, &encoded, committed.revision));
-                Ok(Stored { entry: last, created: false })
+                Ok(Stored { entry: self.in_version(kind, last).await?, created: false })
             }
             Ok(committed) => match committed.entries.into_iter().next().flatten() {
-                Some(entry) => Ok(Stored { entry, created: false }),
+                Some(entry) => Ok(Stored { entry: self.in_version(kind, entry).await?, created: false }),
                 None => Err(ApiError::internal("the store kept nothing").into()),
             },
             Err(StoreError::Conflict { key: at, .. }) if at == key => {

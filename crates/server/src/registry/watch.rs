@@ -83,7 +83,7 @@ impl Registry {
         };
         let page = self.store.list(&prefix, at, None, 0).await.map_err(store_error)?;
         let watch = self.store.watch(&prefix, page.revision).map_err(|e| too_old(e, page.revision))?;
-        let mut initial = page.entries;
+        let mut initial = self.all_in_version(kind, page.entries).await?;
         if !filter.is_everything() {
             let mut passed = Vec::with_capacity(initial.len().min(64));
             for entry in initial {
