@@ -153,7 +153,7 @@ fn who_may_do_what() {
 #[test]
 fn discovery_tells_what_there_is() {
     let ns = Namespace::new("discovery");
-    let node = ns.ok(&["get", "nodes", "-o", "jsonpath={.items[0].metadata.name}"]);
+    let node = ns.ok(&["get", "nodes", "-l", "kubernetes.io/hostname", "-o", "jsonpath={.items[0].metadata.name}"]);
     assert_eq!(ns.ok(&["api-resources", "--api-group=apps", "-o", "name"]).lines().count(), 5);
     assert!(ns.ok(&["api-versions"]).contains("networking.k8s.io/v1"));
     assert!(ns.ok(&["version"]).contains("Server Version: v1.36"));
