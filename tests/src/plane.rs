@@ -18,16 +18,23 @@ use std::time::{Duration, Instant};
 pub struct ControlPlane {
     pub dir: PathBuf,
     pub port: u16,
+    options: Vec<String>,
     child: Mutex<Child>,
 }
 
 impl ControlPlane {
     /// Starts one and returns once it is ready.
     pub fn start() -> ControlPlane {
+        Self::start_with(&[])
+    }
+
+    /// The same with more options on its command line.
+    pub fn start_with(options: &[&str]) -> ControlPlane {
+        let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
         let dir = tempfile::Builder::new().prefix("caravel-plane-").tempdir().unwrap().keep();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Mutex::new(spawn(&dir, port));
-        let plane = ControlPlane { dir, port, child };
+        let child = Mutex::new(spawn(&dir, port, &options));
+        let plane = ControlPlane { dir, port, options, child };
         plane.wait_ready();
         plane
     }
@@ -48,7 +55,7 @@ impl ControlPlane {
             let mut child = self.child.lock().unwrap();
             child.kill().unwrap();
             child.wait().unwrap();
-            *child = spawn(&self.dir, self.port);
+            *child = spawn(&self.dir, self.port, &self.options);
         }
         tokio::task::block_in_place(|| self.wait_ready());
     }
@@ -122,11 +129,12 @@ pub async fn client(kubeconfig: PathBuf) -> kube::Client {
     kube::Client::try_from(config).unwrap()
 }
 
-fn spawn(dir: &std::path::Path, port: u16) -> Child {
+fn spawn(dir: &std::path::Path, port: u16, options: &[String]) -> Child {
     let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("plane.log")).unwrap();
     Command::new(program())
         .args(["server", "--bind-address", "127.0.0.1", "--port", &port.to_string(), "--data-dir"])
         .arg(dir)
+        .args(options)
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)

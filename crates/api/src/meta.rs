@@ -105,6 +105,22 @@ pub fn set(object: &mut Value, field: &str, value: impl Into<Value>) {
     metadata_mut(object).insert(field.to_owned(), value.into());
 }
 
+/// Leaves out lists and maps of `metadata` that became empty: they are stored as absent.
+pub fn tidy(object: &mut Value) {
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    for field in ["labels", "annotations", "ownerReferences", "finalizers", "managedFields"] {
+        let empty = match metadata.get(field) {
+            Some(Value::Array(list)) => list.is_empty(),
+            Some(Value::Object(map)) => map.is_empty(),
+            Some(Value::Null) => true,
+            _ => false,
+        };
+        if empty {
+            metadata.remove(field);
+        }
+    }
+}
+
 /// Sets a label.
 pub fn set_label(object: &mut Value, key: &str, value: &str) {
     map_mut(metadata_mut(object), "labels").insert(key.to_owned(), value.into());
@@ -279,11 +295,15 @@ impl Filter {
         if self.labels.is_nothing() {
             return false;
         }
-        let paths: Vec<&[Cow<'_, str>]> = self.fields.iter().map(|(def, _)| def.path.as_slice()).collect();
+        let mut paths: Vec<&[Cow<'_, str>]> = self.fields.iter().map(|(def, _)| def.path.as_slice()).collect();
+        let fallbacks = self.fields.iter().map(|(def, _)| def.fallback.as_slice()).filter(|path| !path.is_empty());
+        paths.extend(fallbacks);
         let Ok(found) = extract(json, &paths) else { return false };
+        let mut second = found.values.iter().skip(self.fields.len());
         self.labels.matches(&found)
             && self.fields.iter().zip(&found.values).all(|((def, term), value)| {
-                let value = value.as_deref().unwrap_or(def.form.absent());
+                let second = if def.fallback.is_empty() { None } else { second.next().and_then(Option::as_deref) };
+                let value = value.as_deref().filter(|v| !v.is_empty()).or(second).unwrap_or(def.form.absent());
                 (value == term.value) == term.equal
             })
     }

@@ -54,6 +54,12 @@ pub struct Server {
     /// The address by which nodes and Pods reach this server [default: the bind address, or this machine's]
     #[arg(long)]
     pub advertise_address: Option<IpAddr>,
+    /// Admission plug-ins to add to those that are on by default, by their Kubernetes names
+    #[arg(long, value_delimiter = ',')]
+    pub enable_admission_plugins: Vec<String>,
+    /// How long Events are kept, in seconds
+    #[arg(long, default_value_t = 3600)]
+    pub event_ttl: u64,
     /// Only the API server: no scheduler, no controllers
     #[arg(long)]
     pub api_only: bool,

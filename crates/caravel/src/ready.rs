@@ -48,7 +48,13 @@ pub fn node_problem(node: &Node) -> Option<String> {
     }
 }
 
-/// Returns once the Node is there and Ready.
+/// Whether Pods can go to a node: it is Ready, and nothing keeps them away for not being so.
+fn is_usable(node: &Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default();
+    node_problem(node).is_none() && !taints.iter().any(|t| t.key == "node.kubernetes.io/not-ready")
+}
+
+/// Returns once the Node is there, Ready, and open to Pods.
 pub async fn node_is_ready(client: &kube::Client, name: &str) -> Result<()> {
     use futures::{StreamExt, TryStreamExt};
     use kube::api::{WatchEvent, WatchParams};
@@ -56,14 +62,14 @@ pub async fn node_is_ready(client: &kube::Client, name: &str) -> Result<()> {
     let fields = format!("metadata.name={name}");
     loop {
         let list = api.list(&ListParams::default().fields(&fields)).await?;
-        if list.items.first().is_some_and(|n| node_problem(n).is_none()) {
+        if list.items.first().is_some_and(is_usable) {
             return Ok(());
         }
         let from = list.metadata.resource_version.unwrap_or_default();
         let mut events = api.watch(&WatchParams::default().fields(&fields), &from).await?.boxed();
         while let Ok(Some(event)) = events.try_next().await {
             match event {
-                WatchEvent::Added(n) | WatchEvent::Modified(n) if node_problem(&n).is_none() => return Ok(()),
+                WatchEvent::Added(n) | WatchEvent::Modified(n) if is_usable(&n) => return Ok(()),
                 _ => {}
             }
         }

@@ -70,6 +70,8 @@ pub fn server(args: args::Server) -> Result<()> {
         };
         let mut config = server_config(&instance, advertise);
         config.extra_names = vec![advertise.to_string()];
+        config.admission_plugins = args.enable_admission_plugins;
+        config.event_ttl = Duration::from_secs(args.event_ttl);
         let listen = [SocketAddr::new(args.bind_address, instance.port)];
         let plane = Plane::start(&instance, config, &args.store, &listen).await?;
         let mut tasks = Tasks::new();
@@ -245,7 +247,8 @@ impl Tasks {
     async fn run(mut self) -> Result<()> {
         let result = tokio::select! {
             () = told_to_stop() => Ok(()),
-            ended = self.running.join_next() => Err(ended_early(ended)),
+            // A server alone has no tasks beside its listeners.
+            ended = self.running.join_next(), if !self.running.is_empty() => Err(ended_early(ended)),
         };
         self.wind_down().await;
         result

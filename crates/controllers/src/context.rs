@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::Config;
 use crate::common::pod::{self, node_index};
 use crate::common::{
-    BY_CONTROLLER, Event, Expectations, Outcome, controller_index, controller_of, deleting, labels, namespace,
-    orphans_of, uid,
+    BY_CONTROLLER, Event, Expectations, Outcome, controller_index, controller_of, deleting, is_namespace_terminating,
+    labels, namespace, orphans_of, uid,
 };
 
 /// The cluster, the settings and the signal to stop; cheap to clone.
@@ -60,7 +60,13 @@ impl Context {
         let reconcile = &reconcile;
         let work = run_workers(queue, workers, move |key| {
             let running = reconcile(key);
-            async move { running.await.map_err(to_client_error) }
+            async move {
+                match running.await {
+                    // What is refused because its namespace goes away is never to be tried again.
+                    Err(e) if e.downcast_ref().is_some_and(is_namespace_terminating) => Ok(None),
+                    other => other.map_err(to_client_error),
+                }
+            }
         });
         tokio::pin!(work);
         tokio::select! {

@@ -28,6 +28,8 @@ pub struct Config {
     pub tokens: Vec<(String, UserInfo)>,
     /// Secrets are encrypted in the store.
     pub encrypt_secrets: bool,
+    /// Admission plug-ins to add to those that are on by default, by upstream's names (`--enable-admission-plugins`).
+    pub admission_plugins: Vec<String>,
     /// How long Events live.
     pub event_ttl: Duration,
     /// Requests that are served at a time, watches and other long ones not counted.
@@ -61,6 +63,7 @@ impl Config {
             cluster_domain: "cluster.local".into(),
             tokens: vec![],
             encrypt_secrets: true,
+            admission_plugins: vec![],
             event_ttl: Duration::from_secs(3600),
             max_in_flight: 600,
             max_long_running: 20_000,

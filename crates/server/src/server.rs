@@ -93,6 +93,13 @@ impl Server {
         let allocator = Allocator::new(ranges, config.node_ports.clone());
         let registry =
             Arc::new(Registry::new(store, config.clock.clone(), authorizer.clone(), allocator, seal, config.event_ttl));
+        let mut chain = (*registry.chain()).clone();
+        for name in &config.admission_plugins {
+            if !chain.enable(name) {
+                return Err(OpenError::Config(format!("there is no admission plug-in {name:?}")));
+            }
+        }
+        registry.set_chain(chain);
         let server = Arc::new(Self {
             tokens: StaticTokens::new(config.tokens.clone()),
             flow: Flow::new(config.max_in_flight, config.max_long_running),
@@ -111,6 +118,7 @@ impl Server {
         bootstrap::policy_watch::start(&server).await.map_err(|e| OpenError::Bootstrap(e.message))?;
         bootstrap::objects::write(&server).await.map_err(|e| OpenError::Bootstrap(e.message))?;
         bootstrap::definitions::start(&server).await.map_err(|e| OpenError::Bootstrap(e.message))?;
+        bootstrap::token_secrets::start(&server).map_err(|e| OpenError::Bootstrap(e.message))?;
         let hooks = crate::admission::webhook::follow(&server.registry, &server.stop).await;
         hooks.map_err(|e| OpenError::Bootstrap(e.message))?;
         bootstrap::tasks::start(&server);
@@ -242,7 +250,13 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        // Components are named by their identity where their client does not say who it is.
+        let name = &self.identity.name;
+        let component = if self.identity.node_name().is_some() { "kubelet" } else { name.trim_start_matches("system:") };
+        if let Ok(agent) = http::HeaderValue::try_from(component) {
+            request.headers_mut().entry(http::header::USER_AGENT).or_insert(agent);
+        }
         let request = request.map(|body| RequestBody::new(body.map_err(Into::into)));
         let answer = self.server.clone().answer(request, Origin::Local(self.identity.clone()));
         Box::pin(async move { Ok(answer.await) })

@@ -33,25 +33,32 @@ pub struct FieldDef {
     /// The way to it in the stored object.
     pub path: Vec<Cow<'static, str>>,
     pub form: FieldForm,
+    /// The way to the field that speaks when the first is empty; empty when there is none.
+    pub fallback: Vec<Cow<'static, str>>,
 }
 
 impl FieldDef {
     /// A field whose label is its path.
     pub fn dotted(label: &'static str, form: FieldForm) -> FieldDef {
-        FieldDef { label: label.into(), path: label.split('.').map(Cow::from).collect(), form }
+        FieldDef { label: label.into(), path: label.split('.').map(Cow::from).collect(), form, fallback: vec![] }
     }
 
     /// A field of a custom resource (`selectableFields`), from its simple JSON path (`.spec.color`).
     pub fn custom(json_path: &str, form: FieldForm) -> FieldDef {
         let label = json_path.trim_start_matches('.').to_owned();
         let path = label.split('.').map(|step| Cow::Owned(step.to_owned())).collect();
-        FieldDef { label: label.into(), path, form }
+        FieldDef { label: label.into(), path, form, fallback: vec![] }
     }
 
     /// What the field of `object` reads as.
     pub fn read<'a>(&self, object: &'a Value) -> Cow<'a, str> {
+        let first = self.read_at(object, &self.path);
+        if first.is_empty() && !self.fallback.is_empty() { self.read_at(object, &self.fallback) } else { first }
+    }
+
+    fn read_at<'a>(&self, object: &'a Value, path: &[Cow<'static, str>]) -> Cow<'a, str> {
         let mut at = object;
-        for step in &self.path {
+        for step in path {
             match at.get(step.as_ref()) {
                 Some(next) => at = next,
                 None => return Cow::Borrowed(self.form.absent()),
@@ -147,7 +154,9 @@ fn rows(group: &str, resource: &str) -> &'static [Row] {
 
 fn def(row: &Row) -> FieldDef {
     let path = if row.1.is_empty() { row.0 } else { row.1 };
-    FieldDef { label: row.0.into(), path: path.split('.').map(Cow::from).collect(), form: row.2 }
+    // An event of the newer API names its source only as the reporting controller.
+    let fallback = if row.1 == "source.component" { vec!["reportingComponent".into()] } else { vec![] };
+    FieldDef { label: row.0.into(), path: path.split('.').map(Cow::from).collect(), form: row.2, fallback }
 }
 
 /// All fields that selectors on the resource may name.

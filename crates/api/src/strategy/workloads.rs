@@ -1,6 +1,6 @@
 //! DaemonSets, Jobs and certificate requests.
 
-use super::{Object, copy};
+use super::Object;
 use crate::meta;
 use serde_json::{Value, json};
 
@@ -58,16 +58,12 @@ pub(super) fn job_create(map: &mut Object) {
 /// Signing cannot change the approval, and the other way round.
 pub(super) fn csr_status_update(map: &mut Object, before: &Object) {
     let is_approval = |one: &&Value| matches!(one.get("type").and_then(Value::as_str), Some("Approved" | "Denied"));
-    let list = |object: &Object| -> Vec<Value> {
-        let conditions = object.get("status").and_then(|s| s.get("conditions")).and_then(Value::as_array);
-        conditions.cloned().unwrap_or_default()
-    };
-    let mut conditions: Vec<Value> = list(before).iter().filter(is_approval).cloned().collect();
-    conditions.extend(list(map).into_iter().filter(|one| !is_approval(&one)));
-    let status = meta::map_mut(map, "status");
-    if conditions.is_empty() {
-        copy(status, &Object::new(), "conditions");
-    } else {
-        status.insert("conditions".into(), conditions.into());
+    let conditions = before.get("status").and_then(|s| s.get("conditions")).and_then(Value::as_array);
+    let decided: Vec<Value> = conditions.into_iter().flatten().filter(is_approval).cloned().collect();
+    let status = map.get_mut("status").and_then(|status| status.get_mut("conditions"));
+    for condition in status.and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(stored) = decided.iter().find(|one| one.get("type") == condition.get("type")) {
+            *condition = stored.clone();
+        }
     }
 }

@@ -496,6 +496,32 @@ pub(super) fn event(out: &mut Out, object: &Value) {
     if !has(object, "eventTime") {
         return;
     }
+    complete_event(out, object);
+}
+
+/// What `events.k8s.io/v1` demands beside: the fields that the older API lets out, and none of those that only it has.
+pub(super) fn new_event(out: &mut Out, object: &Value) {
+    if !has(object, "eventTime") {
+        out.push(FieldError::required(&FieldPath::root("eventTime"), ""));
+        complete_event(out, object);
+    }
+    for (field, older) in [
+        ("deprecatedFirstTimestamp", "firstTimestamp"),
+        ("deprecatedLastTimestamp", "lastTimestamp"),
+        ("deprecatedCount", "count"),
+    ] {
+        let unset = |value: &Value| value.is_null() || value.as_i64() == Some(0);
+        if !unset(child(object, field)) {
+            out.push(FieldError::invalid(&FieldPath::root(older), child(object, field), "needs to be unset"));
+        }
+    }
+    if child(object, "deprecatedSource").as_object().is_some_and(|source| !source.is_empty()) {
+        let at = FieldPath::root("source");
+        out.push(FieldError::invalid(&at, child(object, "deprecatedSource"), "needs to be unset"));
+    }
+}
+
+fn complete_event(out: &mut Out, object: &Value) {
     let controller = if has(object, "reportingComponent") { "reportingComponent" } else { "reportingController" };
     let reporter = FieldPath::root("reportingController");
     required_name(out, &reporter, text(object, controller), names::qualified_name);

@@ -258,7 +258,11 @@ fn whole(out: &mut Out, group: &str, kind: &str, object: &Value) {
         ("", "PersistentVolumeClaim") => storage::claim(out, object),
         ("", "LimitRange") => core::limit_range(out, object),
         ("", "ResourceQuota") => core::resource_quota(out, object),
-        ("" | "events.k8s.io", "Event") => core::event(out, object),
+        ("", "Event") => core::event(out, object),
+        ("events.k8s.io", "Event") => {
+            core::event(out, object);
+            core::new_event(out, object);
+        }
         ("apps", "Deployment") => workloads::deployment(out, object),
         ("apps", "ReplicaSet") => workloads::replica_set(out, object),
         ("apps", "DaemonSet") => workloads::daemon_set(out, object),

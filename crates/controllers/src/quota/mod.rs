@@ -1,53 +1,44 @@
-//! The resource quota controller: counts what a namespace uses. Admission charges creations at once; this corrects what
-//! admission cannot see: deletions, ended pods, changed quotas.
-
-mod usage;
+//! The resource quota controller: counts what a namespace uses. The server charges what is written in the commit that stores it
+//! (`status.used` grows with it); this corrects what writes cannot tell: deletions, ended pods, changed quotas.
+//!
+//! It counts on the server, after reading the quota, and writes only if the quota is still the one that was read. A charge that
+//! falls between is a new version of the quota, so the count is exact, whatever the caches show.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use caravel_api::quota::{self, Usage};
 use caravel_client::{Change, Informer, Key, WorkQueue};
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Api;
 use parking_lot::Mutex;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::common::discovery::{Resource, discover};
 use crate::common::metadata::{Monitor, Sink, Uid};
 use crate::common::*;
 use crate::context::Context;
-use usage::Usage;
 
 const WORKERS: usize = 2;
 /// A burst of changes is counted once.
 const BURST: Duration = Duration::from_millis(100);
-/// Kinds of the core group that are counted under their bare name, too.
-const BARE: [&str; 4] = ["secrets", "configmaps", "replicationcontrollers", "resourcequotas"];
+/// A resource that a quota names and the server does not know may come with a CustomResourceDefinition.
+const UNKNOWN: SignedDuration = SignedDuration::from_secs(60);
+/// Kinds whose objects weigh differently; all others are counted by number.
+const WEIGHED: [&str; 3] = ["pods", "services", "persistentvolumeclaims"];
 
-/// The objects of one resource: where each lives.
-struct Counter {
-    resource: Resource,
+/// Wakes the quotas of a namespace when objects of one resource come and go.
+struct Waker {
     queue: WorkQueue<Key>,
     quotas: Informer<ResourceQuota>,
+    /// Where each object lives.
     objects: Mutex<HashMap<Uid, Arc<str>>>,
-    listed: tokio::sync::watch::Sender<bool>,
 }
 
-impl Counter {
-    fn count(&self, namespace: &str) -> usize {
-        self.objects.lock().values().filter(|n| &***n == namespace).count()
-    }
-
-    fn wake(&self, namespace: &str) {
-        wake(&self.quotas, &self.queue, namespace);
-    }
-}
-
-impl Sink for Counter {
+impl Sink for Waker {
     fn held(&self) -> HashSet<Uid> {
         self.objects.lock().keys().copied().collect()
     }
@@ -56,19 +47,17 @@ impl Sink for Counter {
         let namespace = meta.namespace.as_deref().unwrap_or_default();
         let uid = Uid::of(meta.uid.as_deref().unwrap_or_default());
         if self.objects.lock().insert(uid, namespace.into()).is_none() {
-            self.wake(namespace);
+            wake(&self.quotas, &self.queue, namespace);
         }
     }
 
     fn remove(&self, uid: Uid) {
         if let Some(namespace) = self.objects.lock().remove(&uid) {
-            self.wake(&namespace);
+            wake(&self.quotas, &self.queue, &namespace);
         }
     }
 
-    fn listed(&self) {
-        self.listed.send_replace(true);
-    }
+    fn listed(&self) {}
 }
 
 fn wake(quotas: &Informer<ResourceQuota>, queue: &WorkQueue<Key>, namespace: &str) {
@@ -77,17 +66,14 @@ fn wake(quotas: &Informer<ResourceQuota>, queue: &WorkQueue<Key>, namespace: &st
     }
 }
 
-type Counters = (BTreeMap<String, Arc<Counter>>, JoinSet<()>);
+/// Resources that some quota counts by number, and the tasks that follow them.
+type Followed = (BTreeMap<String, Resource>, JoinSet<()>);
 
 struct Controller {
     context: Context,
     quotas: Informer<ResourceQuota>,
-    pods: Informer<Pod>,
-    services: Informer<Service>,
-    claims: Informer<PersistentVolumeClaim>,
     queue: WorkQueue<Key>,
-    /// Counters of resources that some quota names, and the tasks that feed them.
-    counters: tokio::sync::Mutex<Counters>,
+    followed: tokio::sync::Mutex<Followed>,
 }
 
 /// Runs the controller.
@@ -95,172 +81,174 @@ struct Controller {
 /// # Errors
 /// Never by itself.
 pub async fn run(context: Context) -> anyhow::Result<()> {
+    let (pods, services, claims) = (context.pods(), context.cluster.informer(), context.cluster.informer());
     let c = Controller {
         quotas: context.cluster.informer(),
-        pods: context.pods(),
-        services: context.cluster.informer(),
-        claims: context.cluster.informer(),
         queue: WorkQueue::new(),
-        counters: tokio::sync::Mutex::default(),
+        followed: tokio::sync::Mutex::default(),
         context,
     };
     let wake_quota = c.queue.clone();
     c.quotas.on_change(move |change| match change {
-        // Admission's own charges are no reason to count: the cache may not show yet what was charged.
+        // The server's own charges are no reason to count.
         Change::Updated { old, new }
             if old.spec == new.spec && new.status.as_ref().and_then(|s| s.hard.as_ref()).is_some() => {}
         _ => wake_quota.add(Key::of(&**change.object())),
     });
-    c.wake_on_usage(&c.pods, usage::of_pod, |old, new| pod::finished(old) != pod::finished(new));
-    c.wake_on_usage(&c.services, usage::of_service, |_, _| false);
-    c.wake_on_usage(&c.claims, usage::of_claim, |_, _| false);
+    c.wake_on(&pods, |old: &Pod, new: &Pod| {
+        pod::finished(old) != pod::finished(new) || deleting(old) != deleting(new) || weight(old) != weight(new)
+    });
+    c.wake_on(&services, |old: &Service, new: &Service| old.spec != new.spec);
+    c.wake_on(&claims, |old: &PersistentVolumeClaim, new: &PersistentVolumeClaim| {
+        old.spec != new.spec || old.status != new.status
+    });
     c.quotas.synced().await;
-    c.pods.synced().await;
-    c.services.synced().await;
-    c.claims.synced().await;
     c.context.work(c.queue.clone(), WORKERS, |key| c.reconcile(key)).await;
     Ok(())
 }
 
-/// The totals that a quota ought to show: for each of its hard limits what is used of it.
-fn plan(quota: &ResourceQuota, used: &Usage) -> Option<ResourceQuotaStatus> {
-    let hard = quota.spec.as_ref().and_then(|s| s.hard.clone()).unwrap_or_default();
-    let zero = usage::number(0);
-    let used: BTreeMap<String, Text> =
-        hard.keys().map(|k| (k.clone(), Text(used.get(k).unwrap_or(&zero).to_string()))).collect();
-    let new = ResourceQuotaStatus { hard: Some(hard), used: Some(used) };
-    (quota.status.as_ref() != Some(&new)).then_some(new)
+/// What of a Pod's spec may change its weight: a resize.
+fn weight(p: &Pod) -> Vec<Option<&k8s_openapi::api::core::v1::ResourceRequirements>> {
+    p.spec.iter().flat_map(|s| s.containers.iter().map(|c| c.resources.as_ref())).collect()
 }
 
-/// `count/<plural>[.<group>]` and bare names as (group, plural), where they have to be counted by metadata.
-fn counted(key: &str) -> Option<(&str, &str)> {
-    if BARE.contains(&key) {
-        return Some(("", key));
-    }
-    let name = key.strip_prefix("count/")?;
-    let (plural, group) = name.split_once('.').unwrap_or((name, ""));
-    let here = group.is_empty() && matches!(plural, "pods" | "services" | "persistentvolumeclaims");
-    (!here).then_some((group, plural))
+/// The status that a quota ought to show: for each of its hard limits what is used of it. `None` when it shows that.
+fn plan(quota: &Value, used: &Usage) -> Option<Value> {
+    let hard = quota.pointer("/spec/hard").cloned().unwrap_or_else(|| json!({}));
+    let zero = quota::pieces(0);
+    let used: Usage =
+        quota::amounts(Some(&hard)).into_keys().map(|name| (name.clone(), *used.get(&name).unwrap_or(&zero))).collect();
+    let shown = quota::amounts(quota.pointer("/status/used"));
+    let same = quota.pointer("/status/hard") == Some(&hard) && quota.pointer("/status/used").is_some() && shown == used;
+    (!same).then(|| json!({"hard": hard, "used": quota::to_value(&used)}))
+}
+
+/// When a Pod that is being deleted stops to be charged although its node says nothing.
+fn grace_ends(pod: &Value) -> Option<Timestamp> {
+    let at: Timestamp = pod.pointer("/metadata/deletionTimestamp")?.as_str()?.parse().ok()?;
+    let grace = pod.pointer("/metadata/deletionGracePeriodSeconds")?.as_i64()?;
+    at.checked_add(SignedDuration::from_secs(grace + 1)).ok()
 }
 
 impl Controller {
-    fn wake_on_usage<K: caravel_client::Object>(
+    fn wake_on<K: caravel_client::Object>(
         &self,
         informer: &Informer<K>,
-        of: impl Fn(&K) -> Usage + Send + Sync + 'static,
-        also: impl Fn(&K, &K) -> bool + Send + Sync + 'static,
+        relevant: impl Fn(&K, &K) -> bool + Send + Sync + 'static,
     ) {
         let (quotas, queue) = (self.quotas.clone(), self.queue.clone());
-        informer.on_change(move |c| {
-            let namespace = namespace(&**c.object());
-            if quotas.list_in(namespace).is_empty() {
-                return;
-            }
-            let relevant = match c {
-                Change::Updated { old, new } => {
-                    of(old) != of(new) || also(old, new) || deleting(&**old) != deleting(&**new)
-                }
+        informer.on_change(move |change| {
+            let relevant = match change {
+                Change::Updated { old, new } => relevant(old, new),
+                // What comes is charged as it comes; the count only agrees.
                 Change::Added(_) | Change::Deleted(_) => true,
             };
             if relevant {
-                wake(&quotas, &queue, namespace);
+                wake(&quotas, &queue, namespace(&**change.object()));
             }
         });
     }
 
     async fn reconcile(&self, key: Key) -> Outcome {
-        let Some(quota) = self.quotas.get(&key) else { return Ok(None) };
-        let spec = quota.spec.clone().unwrap_or_default();
+        if self.quotas.get(&key).is_none() {
+            return Ok(None);
+        }
+        let path = format!("/api/v1/namespaces/{}/resourcequotas/{}", key.namespace, key.name);
+        let mut quota = match self.read(&path).await {
+            Ok(quota) => quota,
+            Err(e) if is_not_found(&e) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
         let now = Timestamp::now();
-        let mut used = Usage::new();
-        let scoped = spec.scopes.is_some() || spec.scope_selector.is_some();
-        for p in self.pods.list_in(&key.namespace) {
-            if usage::charged(&p, now) && usage::in_scope(&spec, &p) {
-                usage::add(&mut used, &usage::of_pod(&p));
+        let (mut used, mut next) = (Usage::new(), None);
+        let hard = quota::amounts(quota.pointer("/spec/hard"));
+        for plural in WEIGHED {
+            if !hard.keys().any(|name| quota::is_about("", plural, name)) {
+                continue;
+            }
+            let list = self.read(&format!("/api/v1/namespaces/{}/{plural}", key.namespace)).await?;
+            for object in list.get("items").and_then(Value::as_array).into_iter().flatten() {
+                if quota::in_scope(&quota, "", plural, object) {
+                    quota::add(&mut used, &quota::usage("", plural, object, now));
+                    next = next.into_iter().chain(grace_ends(object).filter(|end| *end > now)).min();
+                }
             }
         }
-        if !scoped {
-            self.services.list_in(&key.namespace).iter().for_each(|s| usage::add(&mut used, &usage::of_service(s)));
-            self.claims.list_in(&key.namespace).iter().for_each(|c| usage::add(&mut used, &usage::of_claim(c)));
-            for hard in spec.hard.iter().flat_map(|h| h.keys()) {
-                if let Some((group, plural)) = counted(hard)
-                    && let Some(counter) = self.counter(group, plural).await?
-                {
-                    used.insert(hard.clone(), usage::number(counter.count(&key.namespace)));
+        let scoped = quota.pointer("/spec/scopes").is_some() || quota.pointer("/spec/scopeSelector").is_some();
+        for name in hard.keys().filter(|_| !scoped) {
+            if let Some((group, plural)) = quota::counted(name) {
+                match self.count(group, plural, &key.namespace).await? {
+                    Some(count) => drop(used.insert(name.clone(), quota::pieces(count))),
+                    None => next = next.or_else(|| now.checked_add(UNKNOWN).ok()),
                 }
             }
         }
         if let Some(status) = plan(&quota, &used) {
-            let api: Api<ResourceQuota> = Api::namespaced(self.context.client(), &key.namespace);
-            put_status(&api, &ResourceQuota { status: Some(status), ..(*quota).clone() }).await?;
+            quota["status"] = status;
+            let request = http::Request::put(format!("{path}/status")).header("content-type", "application/json");
+            let written = self.context.client().request::<Value>(request.body(serde_json::to_vec(&quota)?)?).await;
+            gone_is_fine(written)?;
         }
-        Ok(None)
+        Ok(next.and_then(|end| until(end, now)))
     }
 
-    /// The counter of a resource, started when first asked for; `None` when the server has no such resource.
-    async fn counter(&self, group: &str, plural: &str) -> anyhow::Result<Option<Arc<Counter>>> {
-        let name = format!("{plural}.{group}");
-        let counter = {
-            let mut counters = self.counters.lock().await;
-            match counters.0.get(&name) {
-                Some(c) => c.clone(),
-                None => {
-                    let client = self.context.client();
-                    let found = discover(&client).await?;
-                    let of = |r: &&Resource| {
-                        r.api.group == group && r.api.plural == plural && r.namespaced && r.can("watch")
-                    };
-                    let Some(resource) = found.resources.iter().find(of).cloned() else { return Ok(None) };
-                    let counter = Arc::new(Counter {
-                        resource: resource.clone(),
-                        queue: self.queue.clone(),
-                        quotas: self.quotas.clone(),
-                        objects: Mutex::default(),
-                        listed: tokio::sync::watch::Sender::new(false),
-                    });
-                    counters.0.insert(name, counter.clone());
-                    let stop = self.context.stop.clone();
-                    let monitor = Monitor { client, resource, sink: counter.clone() };
-                    counters.1.spawn(async move {
-                        tokio::select! { () = stop.cancelled() => {}, () = monitor.run() => {} }
-                    });
-                    counter
-                }
-            }
+    async fn read(&self, path: &str) -> Result<Value, kube::Error> {
+        let request = http::Request::get(path).body(vec![]).map_err(kube::Error::HttpError)?;
+        self.context.client().request(request).await
+    }
+
+    /// How many objects of a resource a namespace has; `None` when the server does not know the resource.
+    async fn count(&self, group: &str, plural: &str, namespace: &str) -> anyhow::Result<Option<i64>> {
+        let Some(resource) = self.follow(group, plural).await? else { return Ok(None) };
+        let root = if group.is_empty() { "api".to_owned() } else { format!("apis/{group}") };
+        let version = &resource.api.version;
+        let page = self.read(&format!("/{root}/{version}/namespaces/{namespace}/{plural}?limit=1")).await;
+        let page = match page {
+            Err(e) if is_not_found(&e) => return Ok(None),
+            page => page?,
         };
-        let mut listed = counter.listed.subscribe();
-        let ready = tokio::time::timeout(Duration::from_secs(10), listed.wait_for(|l| *l)).await;
-        anyhow::ensure!(ready.is_ok(), "the first list of {} takes too long", counter.resource.display());
-        Ok(Some(counter))
+        let shown = page.get("items").and_then(Value::as_array).map_or(0, Vec::len);
+        let more = page.pointer("/metadata/remainingItemCount").and_then(Value::as_i64).unwrap_or(0);
+        Ok(Some(i64::try_from(shown).unwrap_or(0) + more))
+    }
+
+    /// The resource, which from now on wakes quotas when its objects come and go; `None` when the server has no such resource.
+    async fn follow(&self, group: &str, plural: &str) -> anyhow::Result<Option<Resource>> {
+        let name = format!("{plural}.{group}");
+        let mut followed = self.followed.lock().await;
+        if let Some(resource) = followed.0.get(&name) {
+            return Ok(Some(resource.clone()));
+        }
+        let client = self.context.client();
+        let found = discover(&client).await?;
+        let of = |r: &&Resource| r.api.group == group && r.api.plural == plural && r.namespaced && r.can("watch");
+        let Some(resource) = found.resources.iter().find(of).cloned() else { return Ok(None) };
+        followed.0.insert(name, resource.clone());
+        let sink =
+            Arc::new(Waker { queue: self.queue.clone(), quotas: self.quotas.clone(), objects: Mutex::default() });
+        let monitor = Monitor { client, resource: resource.clone(), sink };
+        let stop = self.context.stop.clone();
+        followed.1.spawn(async move {
+            tokio::select! { () = stop.cancelled() => {}, () = monitor.run() => {} }
+        });
+        Ok(Some(resource))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
-    use k8s_openapi::api::core::v1::ResourceQuotaSpec;
-
-    #[test]
-    fn names() {
-        assert_eq!(counted("count/deployments.apps"), Some(("apps", "deployments")));
-        assert_eq!(counted("count/secrets"), Some(("", "secrets")));
-        assert_eq!(counted("secrets"), Some(("", "secrets")));
-        assert_eq!(counted("count/pods"), None);
-        assert_eq!(counted("requests.cpu"), None);
-    }
 
     #[test]
     fn the_status_has_the_hard_names_only() {
-        let hard = |k: &str| (k.to_owned(), Text("5".into()));
-        let mut q = ResourceQuota {
-            spec: Some(ResourceQuotaSpec { hard: Some([hard("pods"), hard("services")].into()), ..Default::default() }),
-            ..Default::default()
-        };
-        let used: Usage = [("pods".to_owned(), usage::number(2)), ("cpu".to_owned(), usage::number(9))].into();
-        let status = plan(&q, &used).expect("differs");
-        let text: Vec<_> = status.used.iter().flatten().map(|(k, v)| format!("{k}={}", v.0)).collect();
-        assert_eq!(text, ["pods=2", "services=0"]);
-        q.status = Some(status);
-        assert_eq!(plan(&q, &used), None);
+        let mut quota = json!({"spec": {"hard": {"pods": "5", "services": "5"}}});
+        let used: Usage = [("pods".to_owned(), quota::pieces(2)), ("cpu".to_owned(), quota::pieces(9))].into();
+        let status = plan(&quota, &used).unwrap();
+        assert_eq!(status, json!({"hard": {"pods": "5", "services": "5"}, "used": {"pods": "2", "services": "0"}}));
+        quota["status"] = status;
+        assert_eq!(plan(&quota, &used), None);
+        quota["spec"]["hard"]["pods"] = json!("6");
+        assert!(plan(&quota, &used).is_some());
     }
 }

@@ -3,10 +3,16 @@
 //! First every plug-in may change the object, in order; then, after validation of the changed object, every plug-in may
 //! refuse it. Plug-ins see a [`Request`] and reach the cluster through a [`Context`].
 
+pub mod certificates;
 pub mod lifecycle;
+pub mod limit_ranger;
 pub mod matching;
+pub mod nodes;
+pub mod options;
 pub mod priority;
+pub mod runtime_class;
 pub mod service_account;
+pub mod storage;
 pub mod tolerations;
 pub mod webhook;
 
@@ -143,12 +149,32 @@ impl Chain {
     pub fn builtin(hooks: &Arc<webhook::Hooks>) -> Self {
         let mut chain = Self::default();
         chain.push(lifecycle::NamespaceLifecycle);
+        chain.push(limit_ranger::LimitRanger);
         chain.push(service_account::ServiceAccount);
+        chain.push(nodes::NodeRestriction);
+        chain.push(nodes::TaintNodesByCondition);
         chain.push(priority::Priority);
         chain.push(tolerations::DefaultTolerationSeconds);
+        chain.push(storage::DefaultStorageClass);
+        chain.push(storage::InUseProtection);
+        chain.push(storage::ClaimResize);
+        chain.push(runtime_class::RuntimeClass);
+        chain.push(certificates::Approval);
+        chain.push(certificates::Signing);
+        chain.push(certificates::SubjectRestriction);
         chain.push(webhook::Mutating(hooks.clone()));
         chain.push(webhook::Validating(hooks.clone()));
         chain
+    }
+
+    /// Adds a plug-in that is off by default, by upstream's name. False when there is none of that name.
+    pub fn enable(&mut self, name: &str) -> bool {
+        match name {
+            "DenyServiceExternalIPs" => self.push(options::DenyServiceExternalIps),
+            "OwnerReferencesPermissionEnforcement" => self.push(options::OwnerReferences),
+            known => return self.plugins.iter().any(|plugin| plugin.name() == known),
+        }
+        true
     }
 
     /// Adds one at the end.

@@ -3,6 +3,7 @@
 
 pub mod impersonate;
 pub mod jwt;
+pub mod legacy;
 pub mod service_account;
 pub mod tokens;
 pub mod x509;

@@ -4,7 +4,7 @@
 //! Pod, Secret or Node that it was requested for.
 
 use super::jwt::{SigningKey, claimed_issuer};
-use super::{Authenticated, AuthnError, GROUP_SERVICE_ACCOUNTS, SERVICE_ACCOUNT_PREFIX, UserInfo};
+use super::{Authenticated, AuthnError, GROUP_SERVICE_ACCOUNTS, SERVICE_ACCOUNT_PREFIX, UserInfo, legacy};
 use crate::registry::Registry;
 use caravel_api::field::{FieldError, FieldPath};
 use caravel_api::meta;
@@ -57,9 +57,14 @@ impl ServiceAccounts {
         self.key.key_set()
     }
 
+    /// A token with these claims.
+    pub fn sign(&self, claims: &Value) -> Result<String, ApiError> {
+        self.key.sign(claims).map_err(ApiError::internal)
+    }
+
     /// Whether `token` says that it is one of ours.
     pub fn claims(&self, token: &str) -> bool {
-        claimed_issuer(token).is_some_and(|issuer| issuer == self.issuer)
+        claimed_issuer(token).is_some_and(|issuer| issuer == self.issuer || issuer == legacy::ISSUER)
     }
 
     /// Checks a token that must be for one of `audiences`.
@@ -71,6 +76,14 @@ impl ServiceAccounts {
     ) -> Result<Authenticated, AuthnError> {
         let bad = |why: &str| AuthnError::Token(why.to_owned());
         let claims = self.verified(token)?;
+        if claims.get("iss").and_then(Value::as_str) == Some(legacy::ISSUER) {
+            // These are for this server only.
+            if !audiences.iter().any(|a| self.audiences.contains(a)) {
+                return Err(bad("the token is not for this audience"));
+            }
+            let user = Arc::new(legacy::authenticate(registry, &claims, token).await?);
+            return Ok(Authenticated { user, audiences: vec![] });
+        }
         let now = registry.clock.now().as_second();
         let number = |key: &str| claims.get(key).and_then(Value::as_i64);
         if number("exp").is_none_or(|exp| now >= exp) {
@@ -136,7 +149,8 @@ impl ServiceAccounts {
             }
         }
         let claims = Arc::new(self.key.verify(token).map_err(|e| AuthnError::Token(e.to_string()))?);
-        if claims.get("iss").and_then(Value::as_str) != Some(self.issuer.as_str()) {
+        let issuer = claims.get("iss").and_then(Value::as_str).unwrap_or_default();
+        if issuer != self.issuer && issuer != legacy::ISSUER {
             return Err(AuthnError::UnknownToken);
         }
         let mut checked = self.checked.lock();

@@ -6,3 +6,4 @@ pub mod objects;
 pub mod policy;
 pub mod policy_watch;
 pub mod tasks;
+pub mod token_secrets;

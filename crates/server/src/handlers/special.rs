@@ -45,6 +45,8 @@ impl Server {
                 created(&succeeded())
             }
             ("serviceaccounts", "token") => {
+                let user = &inbound.call.user;
+                crate::admission::nodes::token(&self.registry, user, &namespace, &name, &body).await?;
                 let answer = self.service_accounts.request(&self.registry, &namespace, &name, body).await?;
                 created(&answer)
             }

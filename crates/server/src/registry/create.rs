@@ -1,7 +1,7 @@
 //! CREATE.
 
 use super::options::WriteOptions;
-use super::{Call, Registry, fields, keys, services, store_error};
+use super::{Call, Registry, fields, keys, quota, services, store_error};
 use crate::admission::{Operation, Request};
 use crate::clock::rfc3339_seconds;
 use crate::rules;
@@ -172,6 +172,7 @@ impl Registry {
         strategy::prepare_create(kind, &mut object);
         rules::default(kind, &mut object);
         self.before_create(call, kind, &mut object)?;
+        meta::tidy(&mut object);
         if track {
             fields::track(kind, "", None, &mut object, &fields::Manager::of(call, options), now);
         }
@@ -191,10 +192,32 @@ impl Registry {
         request.object = Some(object);
         chain.validate(&request, &context).await?;
         let object = request.object.take().unwrap_or_default();
-        if services::concerns(kind) {
-            return self.create_allocating(kind, namespace, object, options).await;
+        self.commit_charged(kind, namespace, object, options).await
+    }
+
+    /// Stores a finished new object and charges the quotas for it, in one commit.
+    async fn commit_charged(
+        &self,
+        kind: &Arc<Kind>,
+        namespace: &str,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<Stored, ApiError> {
+        for _ in 0..quota::ATTEMPTS {
+            let charged =
+                quota::Charged { kind, namespace, name: meta::name(&object), subresource: "", object: &object, old: None };
+            let charges = self.charge(charged).await?;
+            let stored = if services::concerns(kind) {
+                self.create_allocating(kind, namespace, object.clone(), &charges.writes, options).await
+            } else {
+                self.commit_new(kind, namespace, &object, charges.writes, options.dry_run).await
+            };
+            match stored {
+                Err(error) if error.reason == quota::CHANGED => {}
+                other => return other,
+            }
         }
-        self.commit_new(kind, namespace, &object, vec![], options.dry_run).await
+        Err(ApiError::server_timeout(&kind.group, &kind.plural, "create", 1))
     }
 
     /// Checks of single kinds that need the registry.
@@ -233,12 +256,14 @@ impl Registry {
         kind: &Arc<Kind>,
         namespace: &str,
         object: Value,
+        charges: &[Write],
         options: &WriteOptions,
     ) -> Result<Stored, ApiError> {
         for _ in 0..ALLOCATION_ATTEMPTS {
             let mut candidate = object.clone();
             let claims = self.services.allocate(self, &mut candidate, None).await?;
-            match self.commit_new(kind, namespace, &candidate, claims.writes.clone(), options.dry_run).await {
+            let writes = claims.writes.iter().chain(charges).cloned().collect();
+            match self.commit_new(kind, namespace, &candidate, writes, options.dry_run).await {
                 Err(error) if error.reason == services::TAKEN => {
                     claims.explain(&error)?;
                 }
@@ -262,6 +287,10 @@ impl Registry {
         let stored = self.stored_form(kind, object).await?;
         let encoded = self.encode(kind, &key, &stored)?;
         let taken = || ApiError::already_exists(&kind.group, &kind.plural, name);
+        if more.iter().any(|write| write.key == key) {
+            // A quota that counts quotas, and is to be created again.
+            return Err(taken());
+        }
         if dry_run {
             if self.store.get(&key, caravel_store::At::Latest).await.map_err(store_error)?.entry.is_some() {
                 return Err(taken());
@@ -279,6 +308,7 @@ impl Registry {
                 None => Err(ApiError::internal("the store kept nothing")),
             },
             Err(StoreError::Conflict { key: at, .. }) if at == key => Err(taken()),
+            Err(StoreError::Conflict { key: at, .. }) if quota::is_quota(&at) => Err(quota::changed(&at)),
             Err(StoreError::Conflict { key: at, .. }) => Err(ApiError::new(409, services::TAKEN, at)),
             Err(other) => Err(store_error(other)),
         }

@@ -14,6 +14,7 @@ pub mod keys;
 pub mod list;
 pub mod options;
 pub mod pods;
+pub mod quota;
 pub mod scale;
 pub mod seal;
 pub mod services;
@@ -86,6 +87,7 @@ pub struct Registry {
     chain: RwLock<Arc<Chain>>,
     seal: Option<seal::Seal>,
     event_ttl: Duration,
+    quota_turns: quota::Turns,
 }
 
 impl Registry {
@@ -110,6 +112,7 @@ impl Registry {
             converters: conversion::Converters::default(),
             seal,
             event_ttl,
+            quota_turns: quota::Turns::default(),
         }
     }
 

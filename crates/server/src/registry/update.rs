@@ -5,7 +5,7 @@ use super::create::{Stored, imagined_at};
 use super::fields::{self, Manager};
 use super::options::{FieldValidation, WriteOptions};
 use super::strategy;
-use super::{Call, Registry, keys, scale, services, store_error};
+use super::{Call, Registry, keys, quota, scale, services, store_error};
 use crate::admission::{Operation, Request};
 use crate::clock::rfc3339_seconds;
 use crate::rules;
@@ -204,6 +204,10 @@ impl Registry {
         if kind.group == "rbac.authorization.k8s.io" {
             crate::authz::guard::check(self, call, kind, &object, Some(&old))?;
         }
+        if kind.group == "certificates.k8s.io" {
+            stamp_conditions(&mut object, &old, &rfc3339_seconds(now));
+        }
+        meta::tidy(&mut object);
         if !matches!(update.change, Change::Apply(_) | Change::Rewrite) {
             fields::track(kind, subresource, Some(&old), &mut object, &Manager::of(call, options), now);
         }
@@ -323,6 +327,15 @@ impl Registry {
         } else {
             services::Claims::default()
         };
+        let charged = quota::Charged {
+            kind,
+            namespace: update.namespace,
+            name: update.name,
+            subresource: update.subresource,
+            object: &object,
+            old: Some(old),
+        };
+        let charges = if gone { quota::Charges::default() } else { self.charge(charged).await? };
         let stored = self.stored_form(kind, &object).await?;
         let encoded = self.encode(kind, key, &stored)?;
         if options.dry_run {
@@ -339,7 +352,7 @@ impl Registry {
             }
         };
         let mut writes = vec![Write { key: key.to_owned(), expect: Expect::Revision(entry.revision), change }];
-        writes.extend(claims.writes.iter().cloned());
+        writes.extend(claims.writes.iter().chain(&charges.writes).cloned());
         match self.store.commit(writes).await {
             Ok(committed) if gone => {
                 let last = Arc::new(imagined_at(key, &encoded, committed.revision));
@@ -356,6 +369,7 @@ impl Registry {
                 }
                 Err(Again::Stale)
             }
+            Err(StoreError::Conflict { key: at, .. }) if quota::is_quota(&at) => Err(Again::Stale),
             Err(StoreError::Conflict { key: at, .. }) => {
                 claims.explain(&ApiError::new(409, services::TAKEN, at))?;
                 Err(Again::Stale)
@@ -397,6 +411,24 @@ fn pass_door(kind: &Kind, subresource: &str, object: &mut Value, old: &Value) {
         // A Scale was turned into a change of the spec before.
         "scale" => prepare_update(kind, "", object, old),
         door => prepare_update(kind, door, object, old),
+    }
+}
+
+/// Conditions of a signing request that say no times get them.
+fn stamp_conditions(object: &mut Value, old: &Value, now: &str) {
+    let before = old.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    let conditions = object.pointer_mut("/status/conditions").and_then(Value::as_array_mut);
+    for condition in conditions.into_iter().flatten() {
+        let unset = |field: &str| condition.get(field).is_none_or(Value::is_null);
+        let (update, transition) = (unset("lastUpdateTime"), unset("lastTransitionTime"));
+        if update {
+            condition["lastUpdateTime"] = json!(now);
+        }
+        if transition {
+            let same = |c: &&Value| c.get("type") == condition.get("type") && c.get("status") == condition.get("status");
+            let since = before.iter().find(same).and_then(|c| c.get("lastTransitionTime")).filter(|t| !t.is_null());
+            condition["lastTransitionTime"] = since.cloned().unwrap_or_else(|| json!(now));
+        }
     }
 }
 
