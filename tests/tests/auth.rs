@@ -45,7 +45,9 @@ fn signing_requests_support_all_operations() {
     assert!(has(&wire.get("/apis").1["groups"], "name", "certificates.k8s.io"));
     assert!(has(&wire.get("/apis/certificates.k8s.io").1["versions"], "version", "v1"));
     let (_, resources) = wire.get("/apis/certificates.k8s.io/v1");
-    for name in ["certificatesigningrequests", "certificatesigningrequests/approval", "certificatesigningrequests/status"] {
+    for name in
+        ["certificatesigningrequests", "certificatesigningrequests/approval", "certificatesigningrequests/status"]
+    {
         assert!(has(&resources["resources"], "name", name), "{name}: {resources}");
     }
     let signer = format!("example.com/{}", ns.name);
@@ -60,7 +62,10 @@ fn signing_requests_support_all_operations() {
         .collect();
     let one = format!("{CSRS}/{}", created[2]["metadata"]["name"].as_str().unwrap());
     let (_, got) = wire.get(&one);
-    assert_eq!((&got["metadata"]["uid"], &got["spec"]["expirationSeconds"]), (&created[2]["metadata"]["uid"], &json!(3600)));
+    assert_eq!(
+        (&got["metadata"]["uid"], &got["spec"]["expirationSeconds"]),
+        (&created[2]["metadata"]["uid"], &json!(3600))
+    );
     assert_eq!(got["spec"]["username"], "kubernetes-admin", "the requester is recorded");
     let mine = format!("{CSRS}?fieldSelector=spec.signerName%3D{signer}");
     let (_, list) = wire.get(&mine);
@@ -74,17 +79,25 @@ fn signing_requests_support_all_operations() {
     next["metadata"]["annotations"]["updated"] = json!("true");
     let (code, updated) = wire.put(&one, &next);
     assert_eq!((code, &updated["metadata"]["annotations"]["updated"]), (200, &json!("true")), "{updated}");
-    watch.until("the updates", |e| e["type"] == "MODIFIED" && e["object"]["metadata"]["annotations"]["updated"] == "true");
+    watch.until("the updates", |e| {
+        e["type"] == "MODIFIED" && e["object"]["metadata"]["annotations"]["updated"] == "true"
+    });
     // Approval has a door of its own.
     let approval = format!("{one}/approval");
     let (code, got) = wire.get(&approval);
-    assert_eq!((code, &got["kind"], &got["metadata"]["uid"]), (200, &json!("CertificateSigningRequest"), &created[2]["metadata"]["uid"]));
+    assert_eq!(
+        (code, &got["kind"], &got["metadata"]["uid"]),
+        (200, &json!("CertificateSigningRequest"), &created[2]["metadata"]["uid"])
+    );
     let patch = json!({"metadata": {"annotations": {"patchedapproval": "true"}}, "status": {"conditions": [
         {"type": "ApprovalPatch", "status": "True", "reason": "Test"}]}});
     let (code, mut now) = wire.merge(&approval, &patch);
     assert_eq!((code, now["status"]["conditions"].as_array().unwrap().len()), (200, 1), "{now}");
     assert_eq!(now["metadata"]["annotations"]["patchedapproval"], "true");
-    now["status"]["conditions"].as_array_mut().unwrap().push(json!({"type": "Approved", "status": "True", "reason": "Test", "message": "Set from a test"}));
+    now["status"]["conditions"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"type": "Approved", "status": "True", "reason": "Test", "message": "Set from a test"}));
     let (code, mut now) = wire.put(&approval, &now);
     assert_eq!((code, &now["status"]["conditions"][1]["type"]), (200, &json!("Approved")), "{now}");
     assert!(now["status"]["conditions"][1]["lastUpdateTime"].is_string(), "{now}");
@@ -96,7 +109,10 @@ fn signing_requests_support_all_operations() {
     assert_eq!((code, &patched["status"]["certificate"]), (200, &json!(STANDARD.encode(&certificate))), "{patched}");
     assert_eq!(patched["metadata"]["annotations"]["patchedstatus"], "true");
     now = patched;
-    now["status"]["conditions"].as_array_mut().unwrap().push(json!({"type": "StatusUpdate", "status": "True", "reason": "Test"}));
+    now["status"]["conditions"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"type": "StatusUpdate", "status": "True", "reason": "Test"}));
     let (code, now) = wire.put(&status, &now);
     assert_eq!((code, &now["status"]["conditions"][2]["type"]), (200, &json!("StatusUpdate")), "{now}");
     assert_eq!(wire.get(&status).1["kind"], "CertificateSigningRequest");
@@ -123,13 +139,19 @@ fn an_approved_request_becomes_a_client_certificate() {
     let certificate = ns.eventually("the certificate", || {
         ns.wire().get(&one).1["status"]["certificate"].as_str().map(str::to_owned).ok_or("not yet".into())
     });
-    let jane = as_user("jane", json!({"client-certificate-data": certificate, "client-key-data": STANDARD.encode(key)}));
+    let jane =
+        as_user("jane", json!({"client-certificate-data": certificate, "client-key-data": STANDARD.encode(key)}));
     let (code, said) = jane.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", &json!({}));
     assert_eq!((code, &said["status"]["userInfo"]["username"]), (201, &json!(user)), "{said}");
     assert_eq!(said["status"]["userInfo"]["groups"], json!(["team", "system:authenticated"]));
     let (code, said) = jane.get("/api/v1/nodes");
     assert_eq!(code, 403);
-    assert_eq!(said["message"], format!("nodes is forbidden: User \"{user}\" cannot list resource \"nodes\" in API group \"\" at the cluster scope"));
+    assert_eq!(
+        said["message"],
+        format!(
+            "nodes is forbidden: User \"{user}\" cannot list resource \"nodes\" in API group \"\" at the cluster scope"
+        )
+    );
     ns.wire().delete(&one);
 }
 
@@ -142,7 +164,10 @@ fn signing_requests_are_restricted() {
             "request": STANDARD.encode(signing_request("mallory", group).0), "usages": ["client auth"]}})
     };
     let (code, said) = ns.wire().post(CSRS, &request(Some("system:masters")));
-    assert!(code == 403 && said["message"].as_str().unwrap().contains("system:masters group is not allowed"), "{code} {said}");
+    assert!(
+        code == 403 && said["message"].as_str().unwrap().contains("system:masters group is not allowed"),
+        "{code} {said}"
+    );
     assert_eq!(ns.wire().post(CSRS, &request(None)).0, 201);
     let one = format!("{CSRS}/{}", ns.name);
     let role = json!({"metadata": {"name": ns.name}, "rules": [{"apiGroups": ["certificates.k8s.io"],
@@ -158,14 +183,20 @@ fn signing_requests_are_restricted() {
     ns.eventually("the refusal of the approval", || {
         let (code, said) = impersonating(&ns, &who, "PUT", &format!("{one}/approval"), Some(now.clone()));
         let told = said["message"].as_str().unwrap_or_default().to_owned();
-        match code == 403 && told.contains("user not permitted to approve requests with signerName \"kubernetes.io/kube-apiserver-client\"") {
+        match code == 403
+            && told.contains(
+                "user not permitted to approve requests with signerName \"kubernetes.io/kube-apiserver-client\"",
+            ) {
             true => Ok(()),
             false => Err(format!("{code} {said}")),
         }
     });
     now["status"] = json!({"conditions": [{"type": "Failed", "status": "True", "reason": "Test"}]});
     let (code, said) = impersonating(&ns, &who, "PUT", &format!("{one}/status"), Some(now.clone()));
-    assert!(code == 403 && said["message"].as_str().unwrap().contains("user not permitted to sign requests"), "{code} {said}");
+    assert!(
+        code == 403 && said["message"].as_str().unwrap().contains("user not permitted to sign requests"),
+        "{code} {said}"
+    );
     ns.wire().merge(&format!("{rbac}/clusterroles/{}", ns.name), &json!({"rules": [
         {"apiGroups": ["certificates.k8s.io"], "resources": ["certificatesigningrequests/approval"], "verbs": ["update"]},
         {"apiGroups": ["certificates.k8s.io"], "resources": ["signers"], "resourceNames": ["kubernetes.io/*"], "verbs": ["approve"]}]}));
@@ -211,9 +242,11 @@ fn a_requested_token_passes_its_review() {
     assert_eq!(status["authenticated"], true, "{status}");
     assert!(status.get("error").is_none(), "{status}");
     assert_eq!(status["user"]["username"], format!("system:serviceaccount:{}:sa", ns.name));
-    let groups = json!(["system:serviceaccounts", format!("system:serviceaccounts:{}", ns.name), "system:authenticated"]);
+    let groups =
+        json!(["system:serviceaccounts", format!("system:serviceaccounts:{}", ns.name), "system:authenticated"]);
     assert_eq!(status["user"]["groups"], groups);
-    let me = as_user("sa", json!({"token": token})).post("/apis/authentication.k8s.io/v1/selfsubjectreviews", &json!({})).1;
+    let me =
+        as_user("sa", json!({"token": token})).post("/apis/authentication.k8s.io/v1/selfsubjectreviews", &json!({})).1;
     assert_eq!(me["status"]["userInfo"]["uid"], ns.get("serviceaccount/sa")["metadata"]["uid"], "{me}");
     let status = review(&ns, &(token + "x"), &[]);
     assert!(status["authenticated"] != true && status["error"].is_string(), "{status}");
@@ -239,7 +272,10 @@ fn a_bound_token_ends_with_its_pod() {
     let (code, said) = ns.wire().post(&format!("{path}/token"), &json!({"spec": bound(&json!("another"))}));
     assert_eq!((code, said["reason"].as_str()), (409, Some("Conflict")), "{said}");
     ns.make("pods", &pod("q", "default"));
-    let (code, _) = ns.wire().post(&format!("{path}/token"), &json!({"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "q"}}}));
+    let (code, _) = ns.wire().post(
+        &format!("{path}/token"),
+        &json!({"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "q"}}}),
+    );
     assert_eq!(code, 400, "the Pod runs as another account");
     assert_eq!(ns.wire().delete(&ns.path("pod/p")).0, 200);
     ns.eventually("the token is void", || match review(&ns, &token, &["vault"]) {
@@ -252,16 +288,18 @@ fn a_bound_token_ends_with_its_pod() {
 #[test]
 fn token_secrets_are_filled() {
     let ns = Namespace::new("token-secret");
-    let secret = |name: &str, account: &str| {
-        json!({"metadata": {"name": name, "annotations": {"kubernetes.io/service-account.name": account}}, "type": "kubernetes.io/service-account-token"})
-    };
+    let secret = |name: &str, account: &str| json!({"metadata": {"name": name, "annotations": {"kubernetes.io/service-account.name": account}}, "type": "kubernetes.io/service-account-token"});
     let path = account(&ns, "sa");
     ns.make("secrets", &secret("s", "sa"));
     let filled = ns.until_that("secret/s", |s| s["data"]["token"].is_string());
-    let decoded = |key: &str| String::from_utf8(STANDARD.decode(filled["data"][key].as_str().unwrap()).unwrap()).unwrap();
+    let decoded =
+        |key: &str| String::from_utf8(STANDARD.decode(filled["data"][key].as_str().unwrap()).unwrap()).unwrap();
     assert_eq!(decoded("namespace"), ns.name);
     assert!(decoded("ca.crt").contains("BEGIN CERTIFICATE"));
-    assert_eq!(filled["metadata"]["annotations"]["kubernetes.io/service-account.uid"], ns.get("serviceaccount/sa")["metadata"]["uid"]);
+    assert_eq!(
+        filled["metadata"]["annotations"]["kubernetes.io/service-account.uid"],
+        ns.get("serviceaccount/sa")["metadata"]["uid"]
+    );
     let user = as_user("legacy", json!({"token": decoded("token")}));
     let (_, me) = user.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", &json!({}));
     assert_eq!(me["status"]["userInfo"]["username"], format!("system:serviceaccount:{}:sa", ns.name), "{me}");
@@ -294,7 +332,8 @@ fn the_issuer_publishes_its_keys() {
     assert!(document["jwks_uri"].as_str().unwrap().ends_with("/openid/v1/jwks"), "{document}");
     let (code, keys) = reader.get("/openid/v1/jwks");
     assert_eq!(code, 200, "{keys}");
-    let key = keys["keys"].as_array().unwrap().iter().find(|k| k["kid"] == header["kid"]).expect("the key of the token");
+    let key =
+        keys["keys"].as_array().unwrap().iter().find(|k| k["kid"] == header["kid"]).expect("the key of the token");
     assert_eq!(key["alg"], header["alg"]);
     let mut point = vec![4];
     for axis in ["x", "y"] {
@@ -312,7 +351,9 @@ fn every_namespace_has_the_root_certificate() {
     let first = ns.until_that("configmap/kube-root-ca.crt", |m| m["data"]["ca.crt"].is_string());
     let path = ns.path("configmap/kube-root-ca.crt");
     assert_eq!(ns.wire().delete(&path).0, 200);
-    ns.until_that("configmap/kube-root-ca.crt", |m| m["metadata"]["uid"] != first["metadata"]["uid"] && m["data"] == first["data"]);
+    ns.until_that("configmap/kube-root-ca.crt", |m| {
+        m["metadata"]["uid"] != first["metadata"]["uid"] && m["data"] == first["data"]
+    });
     assert_eq!(ns.wire().merge(&path, &json!({"data": {"ca.crt": "", "more": "x"}})).0, 200);
     ns.until_that("configmap/kube-root-ca.crt", |m| m["data"] == first["data"]);
 }
@@ -361,7 +402,8 @@ fn output(ns: &Namespace, name: &str, account: &str, script: &str, volumes: Valu
         pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": volumes[0]["name"], "mountPath": "/projected"}]);
     }
     ns.make("pods", &pod);
-    let ended = ns.until_that(&format!("pod/{name}"), |p| matches!(p["status"]["phase"].as_str(), Some("Succeeded" | "Failed")));
+    let ended = ns
+        .until_that(&format!("pod/{name}"), |p| matches!(p["status"]["phase"].as_str(), Some("Succeeded" | "Failed")));
     assert_eq!(ended["status"]["phase"], "Succeeded", "{ended:#}");
     let (_, log) = ns.wire().get(&format!("{}/log", ns.path(&format!("pod/{name}"))));
     log.as_str().map(str::to_owned).unwrap_or_else(|| log.to_string())
@@ -407,7 +449,10 @@ fn lifecycle_of_a_service_account() {
     watch.until("the patch", |e| e["type"] == "MODIFIED" && e["object"]["automountServiceAccountToken"] == false);
     let everywhere = format!("/api/v1/serviceaccounts?labelSelector=life%3D{}", ns.name);
     let (_, list) = ns.wire().get(&everywhere);
-    assert_eq!((list["items"].as_array().unwrap().len(), &list["items"][0]["automountServiceAccountToken"]), (1, &json!(false)));
+    assert_eq!(
+        (list["items"].as_array().unwrap().len(), &list["items"][0]["automountServiceAccountToken"]),
+        (1, &json!(false))
+    );
     assert_eq!(ns.wire().delete(&format!("{collection}?labelSelector=life%3D{}", ns.name)).0, 200);
     watch.until("the deletion", |e| e["type"] == "DELETED" && e["object"]["metadata"]["name"] == "sa");
 }
@@ -446,16 +491,26 @@ fn reviews_agree_with_what_happens() {
     let may_list = || impersonating(&ns, &who, "GET", &maps, None).0;
     assert_eq!((may_list(), ask("global", "list"), ask("local", "list")), (403, false, false));
     ns.make("roles", &json!({"metadata": {"name": "r"}, "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"]}]}));
-    ns.make("rolebindings", &json!({"metadata": {"name": "b"}, "subjects": [{"kind": "ServiceAccount", "name": "sa", "namespace": ns.name}],
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"}}));
+    ns.make(
+        "rolebindings",
+        &json!({"metadata": {"name": "b"}, "subjects": [{"kind": "ServiceAccount", "name": "sa", "namespace": ns.name}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"}}),
+    );
     ns.eventually("the binding holds", || if may_list() == 200 { Ok(()) } else { Err("not yet".into()) });
     assert_eq!((ask("global", "list"), ask("local", "list"), ask("local", "delete")), (true, true, false));
-    let body = json!({"spec": {"resourceAttributes": {"namespace": ns.name, "verb": "list", "resource": "configmaps"}}});
-    let (_, said) = impersonating(&ns, &who, "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", Some(body));
+    let body =
+        json!({"spec": {"resourceAttributes": {"namespace": ns.name, "verb": "list", "resource": "configmaps"}}});
+    let (_, said) =
+        impersonating(&ns, &who, "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", Some(body));
     assert_eq!(said["status"]["allowed"], true, "{said}");
     let rules = json!({"spec": {"namespace": ns.name}});
-    let (_, said) = impersonating(&ns, &who, "POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", Some(rules));
-    let found = said["status"]["resourceRules"].as_array().unwrap().iter().any(|r| r["resources"] == json!(["configmaps"]) && r["verbs"] == json!(["list"]));
+    let (_, said) =
+        impersonating(&ns, &who, "POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", Some(rules));
+    let found = said["status"]["resourceRules"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .any(|r| r["resources"] == json!(["configmaps"]) && r["verbs"] == json!(["list"]));
     assert!(found, "{said}");
 }
 
@@ -484,10 +539,18 @@ fn impersonation_is_granted_part_by_part() {
         (201, _) => Ok(()),
         (code, said) => Err(format!("{code} {said}")),
     });
-    let whole = [("impersonate-user", "jane"), ("impersonate-group", "dev"), ("impersonate-uid", "7"), ("impersonate-extra-scope", "view")];
+    let whole = [
+        ("impersonate-user", "jane"),
+        ("impersonate-group", "dev"),
+        ("impersonate-uid", "7"),
+        ("impersonate-extra-scope", "view"),
+    ];
     let (code, said) = review(&whole);
     assert_eq!(code, 201, "{said}");
-    assert_eq!(said["status"]["userInfo"], json!({"username": "jane", "uid": "7", "groups": ["dev", "system:authenticated"], "extra": {"scope": ["view"]}}));
+    assert_eq!(
+        said["status"]["userInfo"],
+        json!({"username": "jane", "uid": "7", "groups": ["dev", "system:authenticated"], "extra": {"scope": ["view"]}})
+    );
     for (bad, what) in [
         ([("impersonate-user", "joe"), ("impersonate-group", "dev")], "users"),
         ([("impersonate-user", "jane"), ("impersonate-group", "system:masters")], "groups"),
@@ -495,7 +558,10 @@ fn impersonation_is_granted_part_by_part() {
         ([("impersonate-user", "jane"), ("impersonate-extra-scope", "edit")], "userextras"),
     ] {
         let (code, said) = review(&bad);
-        assert!(code == 403 && said["message"].as_str().unwrap().contains(&format!("cannot impersonate resource \"{what}")), "{code} {said}");
+        assert!(
+            code == 403 && said["message"].as_str().unwrap().contains(&format!("cannot impersonate resource \"{what}")),
+            "{code} {said}"
+        );
     }
     ns.wire().delete(&format!("{rbac}/clusterroles/{}", ns.name));
     ns.wire().delete(&format!("{rbac}/clusterrolebindings/{}", ns.name));
@@ -507,24 +573,31 @@ fn roles_do_not_escalate() {
     let ns = Namespace::new("escalate");
     account(&ns, "sa");
     let user = format!("system:serviceaccount:{}:sa", ns.name);
-    ns.make("roles", &json!({"metadata": {"name": "own"}, "rules": [
+    ns.make(
+        "roles",
+        &json!({"metadata": {"name": "own"}, "rules": [
         {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]},
-        {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles", "rolebindings"], "verbs": ["create"]}]}));
+        {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles", "rolebindings"], "verbs": ["create"]}]}),
+    );
     ns.make("rolebindings", &json!({"metadata": {"name": "own"}, "subjects": [{"kind": "ServiceAccount", "name": "sa", "namespace": ns.name}],
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "own"}}));
     let who = [("impersonate-user", user.as_str())];
     let roles = ns.wire().collection(&ns.name, "roles").unwrap();
     let role = |name: &str, verb: &str| json!({"metadata": {"name": name}, "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": [verb]}]});
-    ns.eventually("a role within one's own", || match impersonating(&ns, &who, "POST", &roles, Some(role("within", "get"))) {
-        (201, _) => Ok(()),
-        (code, said) => Err(format!("{code} {said}")),
+    ns.eventually("a role within one's own", || {
+        match impersonating(&ns, &who, "POST", &roles, Some(role("within", "get"))) {
+            (201, _) => Ok(()),
+            (code, said) => Err(format!("{code} {said}")),
+        }
     });
     let (code, said) = impersonating(&ns, &who, "POST", &roles, Some(role("beyond", "delete")));
     let told = said["message"].as_str().unwrap();
     assert!(code == 403 && told.contains("is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"configmaps\"], Verbs:[\"delete\"]}"), "{code} {said}");
     let bindings = ns.wire().collection(&ns.name, "rolebindings").unwrap();
-    let binding = |name: &str, kind: &str, role: &str| json!({"metadata": {"name": name}, "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "x"}],
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role}});
+    let binding = |name: &str, kind: &str, role: &str| {
+        json!({"metadata": {"name": name}, "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "x"}],
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role}})
+    };
     assert_eq!(impersonating(&ns, &who, "POST", &bindings, Some(binding("a", "Role", "within"))).0, 201);
     assert_eq!(impersonating(&ns, &who, "POST", &bindings, Some(binding("b", "ClusterRole", "cluster-admin"))).0, 403);
     let cluster_roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
@@ -559,12 +632,24 @@ fn nodes_are_restricted_to_their_own() {
     real["metadata"]["labels"]["x"] = json!("y");
     refused("PUT", &format!("/api/v1/nodes/{other}"), real, "is not allowed to modify node");
     let pods = ns.wire().collection(&ns.name, "pods").unwrap();
-    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]}});
+    let pod =
+        json!({"metadata": {"name": "p"}, "spec": {"nodeName": node, "containers": [{"name": "c", "image": "i"}]}});
     refused("POST", &pods, pod, "can only create mirror pods");
     ns.make("pods", &json!({"metadata": {"name": "q"}, "spec": {"nodeSelector": {"no-such": "node"}, "containers": [{"name": "c", "image": "i"}]}}));
     refused("DELETE", &format!("{pods}/q"), json!({}), "can only delete pods with spec.nodeName set to itself");
-    refused("POST", "/api/v1/nodes", json!({"metadata": {"name": node, "labels": {"node-restriction.kubernetes.io/a": "b"}}}), "is not allowed to set the following labels");
-    let (code, made) = impersonating(&ns, &who, "POST", "/api/v1/nodes", Some(json!({"metadata": {"name": node}, "spec": {"unschedulable": true}})));
+    refused(
+        "POST",
+        "/api/v1/nodes",
+        json!({"metadata": {"name": node, "labels": {"node-restriction.kubernetes.io/a": "b"}}}),
+        "is not allowed to set the following labels",
+    );
+    let (code, made) = impersonating(
+        &ns,
+        &who,
+        "POST",
+        "/api/v1/nodes",
+        Some(json!({"metadata": {"name": node}, "spec": {"unschedulable": true}})),
+    );
     assert_eq!(code, 201, "{made}");
     assert_eq!(made["spec"]["taints"], json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]));
     ns.wire().delete(&format!("/api/v1/nodes/{node}"));

@@ -80,7 +80,11 @@ fn lifecycle_of_a_new_event() {
     let here = format!("{}?labelSelector=life%3D{}", newer(&ns), ns.name);
     assert_eq!((list(wire, &everywhere).len(), list(wire, &here).len()), (1, 1));
     let by_source = list(wire, &format!("{}?fieldSelector=source%3Dtest-controller", core(&ns)));
-    assert_eq!((by_source.len(), &by_source[0]["message"]), (1, &json!("This is e")), "the same object in the older form");
+    assert_eq!(
+        (by_source.len(), &by_source[0]["message"]),
+        (1, &json!("This is e")),
+        "the same object in the older form"
+    );
     assert_eq!(by_source[0]["involvedObject"]["name"], "p");
     assert_eq!(list(wire, &format!("{}?fieldSelector=source%3Dother", core(&ns))).len(), 0);
     assert_eq!(list(wire, &format!("{}?fieldSelector=reportingController%3Dtest-controller", newer(&ns))).len(), 1);
@@ -156,7 +160,11 @@ fn external_addresses_are_denied_where_wanted() {
     let wire = Wire::new(&plane.kubeconfig());
     let path = "/api/v1/namespaces/default/services";
     let (code, said) = wire.post(path, &service("s", json!(["192.0.2.1"])));
-    assert!(code == 403 && said["message"].as_str().unwrap().contains("Use of external IPs is denied by admission control."), "{code} {said}");
+    assert!(
+        code == 403
+            && said["message"].as_str().unwrap().contains("Use of external IPs is denied by admission control."),
+        "{code} {said}"
+    );
     let (code, said) = wire.post(path, &service("s", json!([])));
     assert_eq!(code, 201, "{said}");
 }

@@ -60,7 +60,10 @@ fn orphans_stay_when_told_so() {
     collector_is_current(&ns);
     let left = until_count(&ns, "pods", "a", 10);
     for pod in left {
-        assert!(pod["metadata"].get("ownerReferences").is_none() && pod["metadata"].get("deletionTimestamp").is_none(), "{pod}");
+        assert!(
+            pod["metadata"].get("ownerReferences").is_none() && pod["metadata"].get("deletionTimestamp").is_none(),
+            "{pod}"
+        );
     }
 }
 
@@ -251,7 +254,8 @@ fn pods_go_before_all_else_in_a_namespace() {
     });
     let map = ns.get("configmap/m");
     assert!(map["metadata"].get("deletionTimestamp").is_none(), "{map}");
-    let (code, said) = ns.wire().post(&ns.wire().collection(&ns.name, "configmaps").unwrap(), &json!({"metadata": {"name": "late"}}));
+    let (code, said) =
+        ns.wire().post(&ns.wire().collection(&ns.name, "configmaps").unwrap(), &json!({"metadata": {"name": "late"}}));
     assert_eq!((code, &said["details"]["causes"][0]["reason"]), (403, &json!("NamespaceTerminating")), "{said}");
     assert_eq!(ns.wire().merge(&ns.path("pod/p"), &json!({"metadata": {"finalizers": []}})).0, 200);
     until_ended(&ns);
@@ -282,7 +286,8 @@ fn the_status_of_a_namespace_has_a_door() {
     let (code, now) = ns.wire().get(&path);
     assert_eq!((code, &now["status"]["phase"]), (200, &json!("Active")), "{now}");
     let condition = |type_: &str| json!({"type": type_, "status": "True", "reason": "Test", "message": "set by a test", "lastTransitionTime": null});
-    let patch = json!({"metadata": {"annotations": {"patched": "yes"}}, "status": {"conditions": [condition("StatusPatch")]}});
+    let patch =
+        json!({"metadata": {"annotations": {"patched": "yes"}}, "status": {"conditions": [condition("StatusPatch")]}});
     let (code, said) = ns.wire().merge(&path, &patch);
     assert_eq!((code, &said["metadata"]["annotations"]["patched"]), (200, &json!("yes")), "{said}");
     assert_eq!(said["status"]["conditions"][0]["reason"], "Test");

@@ -58,7 +58,8 @@ fn until_serving(ns: &Namespace, count: usize) {
             if ns.try_kubectl(&["get", "pods", pod, "-o", "template", running])? != "true" {
                 return Err(format!("{pod} does not run"));
             }
-            let (code, data) = ns.wire().get(&format!("/api/v1/namespaces/{}/pods/{pod}:8080/proxy/data.json", ns.name));
+            let (code, data) =
+                ns.wire().get(&format!("/api/v1/namespaces/{}/pods/{pod}:8080/proxy/data.json", ns.name));
             if (code, &data["image"]) != (200, &json!("one")) {
                 return Err(format!("{pod}: {code} {data}"));
             }
@@ -73,9 +74,11 @@ fn a_replication_controller_is_created_and_stopped() {
     with_input(&ns, &["create", "-f", "-"], &demo(2));
     until_serving(&ns, 2);
     with_input(&ns, &["delete", "--grace-period=0", "--force", "-f", "-"], &demo(2));
-    ns.eventually("nothing is left", || match ns.try_kubectl(&["get", "rc,pods", "-l", "name=update-demo", "--no-headers"])? {
-        left if left.is_empty() => Ok(()),
-        left => Err(left),
+    ns.eventually("nothing is left", || {
+        match ns.try_kubectl(&["get", "rc,pods", "-l", "name=update-demo", "--no-headers"])? {
+            left if left.is_empty() => Ok(()),
+            left => Err(left),
+        }
     });
 }
 
@@ -96,10 +99,19 @@ fn the_guestbook_works() {
     let ns = Namespace::new("guestbook");
     // Debian's busybox finds names only by nslookup; the address is given to nc, which speaks HTTP.
     let fetch = "fetch() { a=$(nslookup $1.$NS.svc.cluster.local | awk '/^Address/ {x=$NF} END {print x}'); printf 'GET %s HTTP/1.0\\r\\n\\r\\n' \"$2\" | nc $a 80 | sed '1,/^\\r*$/d'; }";
-    let script = |body: &str| format!("mkdir -p /www/cgi-bin; printf '#!/bin/sh\\nNS={ns}\\n' > /www/cgi-bin/book; cat >> /www/cgi-bin/book <<'END'\n{fetch}\necho 'Content-Type: text/plain'; echo\n{body}\nEND\nchmod +x /www/cgi-bin/book; exec httpd -f -p 80 -h /www", ns = ns.name);
-    let primary = script("case $QUERY_STRING in set=*) echo ${QUERY_STRING#set=} > /tmp/entry; echo Updated;; *) cat /tmp/entry 2>/dev/null;; esac");
+    let script = |body: &str| {
+        format!(
+            "mkdir -p /www/cgi-bin; printf '#!/bin/sh\\nNS={ns}\\n' > /www/cgi-bin/book; cat >> /www/cgi-bin/book <<'END'\n{fetch}\necho 'Content-Type: text/plain'; echo\n{body}\nEND\nchmod +x /www/cgi-bin/book; exec httpd -f -p 80 -h /www",
+            ns = ns.name
+        )
+    };
+    let primary = script(
+        "case $QUERY_STRING in set=*) echo ${QUERY_STRING#set=} > /tmp/entry; echo Updated;; *) cat /tmp/entry 2>/dev/null;; esac",
+    );
     let replica = script("fetch primary '/cgi-bin/book?get'");
-    let frontend = script("case $QUERY_STRING in set=*) fetch primary \"/cgi-bin/book?$QUERY_STRING\";; *) fetch replica '/cgi-bin/book?get';; esac");
+    let frontend = script(
+        "case $QUERY_STRING in set=*) fetch primary \"/cgi-bin/book?$QUERY_STRING\";; *) fetch replica '/cgi-bin/book?get';; esac",
+    );
     let mut manifests = vec![];
     for (name, copies, script) in [("primary", 1, &primary), ("replica", 2, &replica), ("frontend", 3, &frontend)] {
         let labels = json!({"app": "guestbook", "tier": name});
@@ -113,23 +125,29 @@ fn the_guestbook_works() {
     let manifest = json!({"apiVersion": "v1", "kind": "List", "items": manifests}).to_string();
     with_input(&ns, &["create", "-f", "-"], &manifest);
     let running = "jsonpath={range .items[*]}{.status.phase} {end}";
-    ns.eventually("three frontends run", || match ns.try_kubectl(&["get", "pods", "-l", "tier=frontend", "-o", running])? {
-        phases if phases.trim() == "Running Running Running" => Ok(()),
-        phases => Err(phases),
+    ns.eventually("three frontends run", || {
+        match ns.try_kubectl(&["get", "pods", "-l", "tier=frontend", "-o", running])? {
+            phases if phases.trim() == "Running Running Running" => Ok(()),
+            phases => Err(phases),
+        }
     });
     let book = format!("/api/v1/namespaces/{}/services/frontend/proxy/cgi-bin/book", ns.name);
-    ns.eventually("the guestbook takes an entry", || match ns.try_kubectl(&["get", "--raw", &format!("{book}?set=TestEntry")])? {
-        said if said.contains("Updated") => Ok(()),
-        said => Err(said),
+    ns.eventually("the guestbook takes an entry", || {
+        match ns.try_kubectl(&["get", "--raw", &format!("{book}?set=TestEntry")])? {
+            said if said.contains("Updated") => Ok(()),
+            said => Err(said),
+        }
     });
     ns.eventually("the entry is read back", || match ns.try_kubectl(&["get", "--raw", &format!("{book}?get")])? {
         said if said.trim() == "TestEntry" => Ok(()),
         said => Err(said),
     });
     with_input(&ns, &["delete", "--grace-period=0", "--force", "-f", "-"], &manifest);
-    ns.eventually("the application is gone", || match ns.try_kubectl(&["get", "deploy,rs,pods,svc", "-l", "app=guestbook", "--no-headers"])? {
-        left if left.is_empty() => Ok(()),
-        left => Err(left),
+    ns.eventually("the application is gone", || {
+        match ns.try_kubectl(&["get", "deploy,rs,pods,svc", "-l", "app=guestbook", "--no-headers"])? {
+            left if left.is_empty() => Ok(()),
+            left => Err(left),
+        }
     });
 }
 
@@ -140,7 +158,9 @@ fn versions_are_told() {
     let said = ns.ok(&["version"]);
     assert!(said.contains("Client Version: ") && said.contains("Server Version: v1.36"), "{said}");
     let said: Value = serde_json::from_str(&ns.ok(&["version", "-o", "json"])).unwrap();
-    for field in ["major", "minor", "gitVersion", "gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler", "platform"] {
+    for field in
+        ["major", "minor", "gitVersion", "gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler", "platform"]
+    {
         assert!(said["serverVersion"][field].as_str().is_some_and(|v| !v.is_empty()), "{field}: {said}");
     }
 }
@@ -157,9 +177,11 @@ fn the_cluster_is_told() {
 fn primary(ns: &Namespace) {
     let rc = "apiVersion: v1\nkind: ReplicationController\nmetadata:\n  name: primary\n  labels: { app: store, role: primary }\nspec:\n  replicas: 1\n  selector: { app: store, role: primary }\n  template:\n    metadata:\n      labels: { app: store, role: primary }\n    spec:\n      terminationGracePeriodSeconds: 0\n      containers:\n      - name: primary\n        image: test/busybox:1\n        command: [httpd, -f, -p, '6379', -h, /tmp]\n        ports: [{ name: server, containerPort: 6379 }]\n";
     with_input(ns, &["create", "-f", "-"], rc);
-    let name = ns.eventually("the Pod of the controller", || match ns.try_kubectl(&["get", "pods", "-l", "app=store", "-o", "name"])? {
-        name if !name.is_empty() => Ok(name.trim().to_owned()),
-        _ => Err("none yet".into()),
+    let name = ns.eventually("the Pod of the controller", || {
+        match ns.try_kubectl(&["get", "pods", "-l", "app=store", "-o", "name"])? {
+            name if !name.is_empty() => Ok(name.trim().to_owned()),
+            _ => Err("none yet".into()),
+        }
     });
     ns.until(&name, "{.status.phase}", "Running");
 }
@@ -184,16 +206,80 @@ fn describe_tells_of_every_kind() {
     };
     let name = format!("Namespace: {}", ns.name);
     let pod = pod_of(&ns);
-    says(&["describe", "pod", &pod], &["Name: primary-", &name, "Node:", "Labels: app=store role=primary", "Annotations:", "Status: Running", "IP:",
-        "Controlled By: ReplicationController/primary", "Image: test/busybox:1", "State: Running", "QoS Class: BestEffort"]);
-    says(&["describe", "rc", "primary"], &["Name: primary", &name, "Selector: app=store,role=primary", "Labels: app=store role=primary", "Annotations:",
-        "Replicas: 1 current / 1 desired", "Pods Status: 1 Running / 0 Waiting / 0 Succeeded / 0 Failed", "Pod Template:", "Image: test/busybox:1", "Events:", "SuccessfulCreate"]);
-    says(&["describe", "service", "primary"], &["Name: primary", &name, "Labels: app=store role=primary", "Annotations:", "Selector: app=store,role=primary",
-        "Type: ClusterIP", "IP:", "Port: <unset> 6379/TCP", "Endpoints:", "Session Affinity: None"]);
+    says(
+        &["describe", "pod", &pod],
+        &[
+            "Name: primary-",
+            &name,
+            "Node:",
+            "Labels: app=store role=primary",
+            "Annotations:",
+            "Status: Running",
+            "IP:",
+            "Controlled By: ReplicationController/primary",
+            "Image: test/busybox:1",
+            "State: Running",
+            "QoS Class: BestEffort",
+        ],
+    );
+    says(
+        &["describe", "rc", "primary"],
+        &[
+            "Name: primary",
+            &name,
+            "Selector: app=store,role=primary",
+            "Labels: app=store role=primary",
+            "Annotations:",
+            "Replicas: 1 current / 1 desired",
+            "Pods Status: 1 Running / 0 Waiting / 0 Succeeded / 0 Failed",
+            "Pod Template:",
+            "Image: test/busybox:1",
+            "Events:",
+            "SuccessfulCreate",
+        ],
+    );
+    says(
+        &["describe", "service", "primary"],
+        &[
+            "Name: primary",
+            &name,
+            "Labels: app=store role=primary",
+            "Annotations:",
+            "Selector: app=store,role=primary",
+            "Type: ClusterIP",
+            "IP:",
+            "Port: <unset> 6379/TCP",
+            "Endpoints:",
+            "Session Affinity: None",
+        ],
+    );
     let node = ns.field(&format!("pod/{pod}"), "{.spec.nodeName}");
-    says(&["describe", "node", &node], &["Name:", "Labels:", "Annotations:", "CreationTimestamp:", "Conditions:", "Type", "Status", "LastHeartbeatTime",
-        "LastTransitionTime", "Reason", "Message", "Addresses:", "Capacity:", "Kernel Version:", "OS Image:", "Container Runtime Version:", "Kubelet Version:"]);
-    says(&["describe", "namespace", &ns.name], &[&format!("Name: {}", ns.name), "Labels:", "Annotations:", "Status: Active"]);
+    says(
+        &["describe", "node", &node],
+        &[
+            "Name:",
+            "Labels:",
+            "Annotations:",
+            "CreationTimestamp:",
+            "Conditions:",
+            "Type",
+            "Status",
+            "LastHeartbeatTime",
+            "LastTransitionTime",
+            "Reason",
+            "Message",
+            "Addresses:",
+            "Capacity:",
+            "Kernel Version:",
+            "OS Image:",
+            "Container Runtime Version:",
+            "Kubelet Version:",
+        ],
+    );
+    says(
+        &["describe", "namespace", &ns.name],
+        &[&format!("Name: {}", ns.name), "Labels:", "Annotations:", "Status: Active"],
+    );
 }
 
 #[test]
@@ -203,9 +289,14 @@ fn services_are_exposed() {
     let check = |name: &str, port: i64| {
         let service = ns.until_that(&format!("service/{name}"), |_| true);
         let ports = service["spec"]["ports"].as_array().unwrap();
-        assert_eq!((ports.len(), &ports[0]["port"], &ports[0]["targetPort"]), (1, &json!(port), &json!(6379)), "{service}");
+        assert_eq!(
+            (ports.len(), &ports[0]["port"], &ports[0]["targetPort"]),
+            (1, &json!(port), &json!(6379)),
+            "{service}"
+        );
         ns.until_that(&format!("endpoints/{name}"), |e| {
-            e["subsets"][0]["addresses"].as_array().is_some_and(|a| a.len() == 1) && e["subsets"][0]["ports"][0]["port"] == 6379
+            e["subsets"][0]["addresses"].as_array().is_some_and(|a| a.len() == 1)
+                && e["subsets"][0]["ports"][0]["port"] == 6379
         });
     };
     ns.ok(&["expose", "rc", "primary", "--name=rm2", "--port=1234", "--target-port=6379"]);
@@ -248,7 +339,11 @@ fn replace_changes_the_image_of_a_pod() {
     with_input(&ns, &["replace", "-f", "-"], &next);
     assert_eq!(ns.field("pod/web", "{.spec.containers[0].image}"), "docker.io/test/busybox:1");
     let uid = ns.field("pod/web", "{.metadata.uid}");
-    with_input(&ns, &["replace", "--force", "--grace-period=0", "-f", "-"], &caravel_tests::busybox_pod("web", "command: [sleep, '60']"));
+    with_input(
+        &ns,
+        &["replace", "--force", "--grace-period=0", "-f", "-"],
+        &caravel_tests::busybox_pod("web", "command: [sleep, '60']"),
+    );
     assert_ne!(ns.field("pod/web", "{.metadata.uid}"), uid, "made anew");
 }
 
@@ -258,7 +353,10 @@ fn run_makes_a_pod_and_dry_runs_make_nothing() {
     ns.ok(&["run", "once", "--restart=Never", "--image=test/busybox:1"]);
     let pod = ns.get("pod/once");
     let containers = pod["spec"]["containers"].as_array().unwrap();
-    assert_eq!((containers.len(), &containers[0]["image"], &pod["spec"]["restartPolicy"]), (1, &json!("test/busybox:1"), &json!("Never")));
+    assert_eq!(
+        (containers.len(), &containers[0]["image"], &pod["spec"]["restartPolicy"]),
+        (1, &json!("test/busybox:1"), &json!("Never"))
+    );
 }
 
 #[test]
@@ -266,7 +364,8 @@ fn server_side_dry_runs_change_nothing() {
     let ns = Namespace::new("dry-run");
     ns.ok(&["run", "web", "--image=test/busybox:1", "--labels=run=web", "--command", "--", "sleep", "3600"]);
     let patch = r#"{"spec":{"containers":[{"name": "web","image": "other:2"}]}}"#;
-    let said = ns.ok(&["patch", "pod", "web", "-p", patch, "--dry-run=server", "-o", "jsonpath={.spec.containers[0].image}"]);
+    let said =
+        ns.ok(&["patch", "pod", "web", "-p", patch, "--dry-run=server", "-o", "jsonpath={.spec.containers[0].image}"]);
     assert_eq!(said, "other:2", "the answer is as if it had been done");
     assert_eq!(ns.field("pod/web", "{.spec.containers[0].image}"), "test/busybox:1");
     let said = ns.ok(&["create", "configmap", "m", "--dry-run=server"]);
@@ -300,7 +399,8 @@ fn diff_finds_a_difference() {
 #[test]
 fn proxy_serves_a_free_port() {
     let ns = Namespace::new("proxy");
-    let mut child = Serving(ns.command(&["proxy", "-p", "0", "--disable-filter"]).stdout(Stdio::piped()).spawn().unwrap());
+    let mut child =
+        Serving(ns.command(&["proxy", "-p", "0", "--disable-filter"]).stdout(Stdio::piped()).spawn().unwrap());
     let mut line = String::new();
     BufReader::new(child.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let port = line.trim().rsplit(':').next().unwrap().parse().unwrap_or_else(|_| panic!("{line}"));
@@ -348,9 +448,11 @@ fn logs_are_filtered() {
     let (time, rest) = stamped.trim_end().split_once(' ').unwrap();
     assert_eq!(rest, "line 19 of the generator");
     assert!(time.len() >= 20 && time.as_bytes()[10] == b'T' && (time.ends_with('Z') || time.contains('+')), "{time}");
-    ns.eventually("the lines are older than a second", || match ns.try_kubectl(&[logs, of, "generator", "--since=1s"])? {
-        said if said.is_empty() => Ok(()),
-        said => Err(said),
+    ns.eventually("the lines are older than a second", || {
+        match ns.try_kubectl(&[logs, of, "generator", "--since=1s"])? {
+            said if said.is_empty() => Ok(()),
+            said => Err(said),
+        }
     });
     assert_eq!(ns.ok(&[logs, of, "generator", "--since=24h"]).lines().count(), 20);
 }

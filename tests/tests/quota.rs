@@ -51,16 +51,19 @@ fn status_is_calculated_promptly() {
     quota(&ns, "q", json!({"resourcequotas": "1", "pods": "5", "cpu": "1", "count/replicasets.apps": "5"}), json!({}));
     used(&ns, "q", json!({"resourcequotas": "1", "pods": "0", "cpu": "0", "count/replicasets.apps": "0"}));
     let why = forbidden(&ns, "resourcequotas", &json!({"metadata": {"name": "second"}, "spec": {"hard": {}}}));
-    assert!(why.contains("exceeded quota: q, requested: resourcequotas=1, used: resourcequotas=1, limited: resourcequotas=1"), "{why}");
+    assert!(
+        why.contains(
+            "exceeded quota: q, requested: resourcequotas=1, used: resourcequotas=1, limited: resourcequotas=1"
+        ),
+        "{why}"
+    );
 }
 
 #[test]
 fn life_of_a_service() {
     let ns = Namespace::new("quota-service");
     quota(&ns, "q", json!({"services": "2", "services.nodeports": "1", "services.loadbalancers": "1"}), json!({}));
-    let service = |name: &str, type_: &str| {
-        json!({"metadata": {"name": name}, "spec": {"type": type_, "ports": [{"port": 80}], "selector": {"none": "such"}}})
-    };
+    let service = |name: &str, type_: &str| json!({"metadata": {"name": name}, "spec": {"type": type_, "ports": [{"port": 80}], "selector": {"none": "such"}}});
     ns.make("services", &service("plain", "ClusterIP"));
     ns.make("services", &service("ports", "NodePort"));
     used(&ns, "q", json!({"services": "2", "services.nodeports": "1", "services.loadbalancers": "0"}));
@@ -129,7 +132,12 @@ fn life_of_a_replica_set() {
     ns.make("replicasets", &rs("one"));
     used(&ns, "q", json!({"count/replicasets.apps": "1"}));
     let why = forbidden(&ns, "replicasets", &rs("two"));
-    assert!(why.contains("requested: count/replicasets.apps=1, used: count/replicasets.apps=1, limited: count/replicasets.apps=1"), "{why}");
+    assert!(
+        why.contains(
+            "requested: count/replicasets.apps=1, used: count/replicasets.apps=1, limited: count/replicasets.apps=1"
+        ),
+        "{why}"
+    );
     delete(&ns, "rs/one");
     used(&ns, "q", json!({"count/replicasets.apps": "0"}));
 }
@@ -162,8 +170,11 @@ fn life_of_a_pod() {
     let change = json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": "100m"}}}]}});
     let (code, said) = ns.wire().strategic(&ns.path("pod/one"), &change);
     assert_eq!(code, 422, "resources change through resize only: {said}");
-    let (code, said) = ns.wire().strategic(&format!("{}/resize", ns.path("pod/one")), &json!({"spec": {"containers": [
-        {"name": "c", "resources": {"requests": {"cpu": "1500m"}, "limits": {"cpu": "1500m"}}}]}}));
+    let (code, said) = ns.wire().strategic(
+        &format!("{}/resize", ns.path("pod/one")),
+        &json!({"spec": {"containers": [
+        {"name": "c", "resources": {"requests": {"cpu": "1500m"}, "limits": {"cpu": "1500m"}}}]}}),
+    );
     assert!(code == 403 && said["message"].as_str().unwrap().contains("exceeded quota: q"), "{code} {said}");
     // A try that stores nothing, and one that fails, use nothing.
     let path = ns.wire().collection(&ns.name, "pods").unwrap();
@@ -175,7 +186,11 @@ fn life_of_a_pod() {
     assert_eq!((code, said["reason"].as_str()), (409, Some("AlreadyExists")), "{said}");
     used(&ns, "q", taken);
     delete(&ns, "pod/one");
-    used(&ns, "q", json!({"pods": "0", "cpu": "0", "memory": "0", "ephemeral-storage": "0", "requests.example.com/dongle": "0"}));
+    used(
+        &ns,
+        "q",
+        json!({"pods": "0", "cpu": "0", "memory": "0", "ephemeral-storage": "0", "requests.example.com/dongle": "0"}),
+    );
 }
 
 #[test]
@@ -200,7 +215,12 @@ fn scopes_by_deadline() {
     let ns = Namespace::new("quota-deadline");
     let hard = json!({"pods": "5", "requests.cpu": "1", "limits.memory": "1Gi"});
     quota(&ns, "ending", hard.clone(), json!({"scopes": ["Terminating"]}));
-    quota(&ns, "lasting", hard, json!({"scopeSelector": {"matchExpressions": [{"scopeName": "NotTerminating", "operator": "Exists"}]}}));
+    quota(
+        &ns,
+        "lasting",
+        hard,
+        json!({"scopeSelector": {"matchExpressions": [{"scopeName": "NotTerminating", "operator": "Exists"}]}}),
+    );
     let asks = json!({"requests": {"cpu": "500m", "memory": "200Mi"}, "limits": {"cpu": "1", "memory": "400Mi"}});
     ns.make("pods", &pod("lasts", asks.clone()));
     used(&ns, "lasting", json!({"pods": "1", "requests.cpu": "500m", "limits.memory": "400Mi"}));
@@ -222,9 +242,7 @@ fn scopes_by_priority_class() {
     let class = ns.name.clone();
     let classes = "/apis/scheduling.k8s.io/v1/priorityclasses";
     ns.wire().post(classes, &json!({"metadata": {"name": class}, "value": 7, "preemptionPolicy": "Never"}));
-    let of = |operator: &str| {
-        json!({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": operator, "values": [class]}]}})
-    };
+    let of = |operator: &str| json!({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": operator, "values": [class]}]}});
     quota(&ns, "high", json!({"pods": "1"}), of("In"));
     quota(&ns, "low", json!({"pods": "1"}), of("NotIn"));
     let high = |name: &str| {
@@ -244,9 +262,14 @@ fn scopes_by_priority_class() {
 #[test]
 fn claims_by_size_number_and_class() {
     let ns = Namespace::new("quota-claim");
-    quota(&ns, "q", json!({"persistentvolumeclaims": "2", "requests.storage": "3Gi",
+    quota(
+        &ns,
+        "q",
+        json!({"persistentvolumeclaims": "2", "requests.storage": "3Gi",
         "gold.storageclass.storage.k8s.io/requests.storage": "1Gi",
-        "gold.storageclass.storage.k8s.io/persistentvolumeclaims": "5"}), json!({}));
+        "gold.storageclass.storage.k8s.io/persistentvolumeclaims": "5"}),
+        json!({}),
+    );
     let claim = |name: &str, class: &str, size: &str| {
         json!({"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": class,
             "resources": {"requests": {"storage": size}}}})
@@ -254,9 +277,13 @@ fn claims_by_size_number_and_class() {
     let why = forbidden(&ns, "pvc", &claim("a", "gold", "2Gi"));
     assert!(why.contains("requested: gold.storageclass.storage.k8s.io/requests.storage=2Gi"), "{why}");
     ns.make("pvc", &claim("a", "gold", "1Gi"));
-    used(&ns, "q", json!({"persistentvolumeclaims": "1", "requests.storage": "1Gi",
+    used(
+        &ns,
+        "q",
+        json!({"persistentvolumeclaims": "1", "requests.storage": "1Gi",
         "gold.storageclass.storage.k8s.io/requests.storage": "1Gi",
-        "gold.storageclass.storage.k8s.io/persistentvolumeclaims": "1"}));
+        "gold.storageclass.storage.k8s.io/persistentvolumeclaims": "1"}),
+    );
     assert!(forbidden(&ns, "pvc", &claim("b", "iron", "3Gi")).contains("requests.storage=3Gi"));
     delete(&ns, "pvc/a");
     used(&ns, "q", json!({"persistentvolumeclaims": "0", "requests.storage": "0"}));
@@ -302,7 +329,10 @@ fn lifecycle_of_a_quota() {
 #[test]
 fn status_is_written_through_its_own_door() {
     let ns = Namespace::new("quota-door");
-    ns.make("resourcequotas", &json!({"metadata": {"name": "q"}, "spec": {"hard": {"cpu": "500m", "memory": "500Mi"}}}));
+    ns.make(
+        "resourcequotas",
+        &json!({"metadata": {"name": "q"}, "spec": {"hard": {"cpu": "500m", "memory": "500Mi"}}}),
+    );
     let (path, from) = (ns.path("resourcequota/q"), ns.wire().collection(&ns.name, "resourcequotas").unwrap());
     ns.until_that("resourcequota/q", |q| q["status"]["hard"] == q["spec"]["hard"]);
     let watch = ns.wire().watch(&format!("{from}?watch=true&fieldSelector=metadata.name%3Dq"));
@@ -311,7 +341,9 @@ fn status_is_written_through_its_own_door() {
         let mut now = ns.wire().get(&path).1;
         now["status"]["hard"] = json!({"cpu": "400m", "memory": "400Mi"});
         match ns.wire().put(&format!("{path}/status"), &now) {
-            (200, after) if after["status"]["hard"]["cpu"] == "400m" && after["spec"]["hard"]["cpu"] == "500m" => Ok(()),
+            (200, after) if after["status"]["hard"]["cpu"] == "400m" && after["spec"]["hard"]["cpu"] == "500m" => {
+                Ok(())
+            }
             (code, said) => Err(format!("{code} {said}")),
         }
     });
@@ -320,8 +352,14 @@ fn status_is_written_through_its_own_door() {
     let (code, said) = ns.wire().merge(&path, &json!({"spec": {"hard": {"cpu": "1", "memory": "1Gi"}}}));
     assert_eq!(code, 200, "{said}");
     ns.until_that("resourcequota/q", |q| q["status"]["hard"] == json!({"cpu": "1", "memory": "1Gi"}));
-    let (code, said) = ns.wire().merge(&format!("{path}/status"), &json!({"spec": {"hard": {"cpu": "9"}}, "status": {"hard": {"cpu": "2"}}}));
-    assert_eq!((code, &said["status"]["hard"]["cpu"], &said["spec"]["hard"]["cpu"]), (200, &json!("2"), &json!("1")), "{said}");
+    let (code, said) = ns
+        .wire()
+        .merge(&format!("{path}/status"), &json!({"spec": {"hard": {"cpu": "9"}}, "status": {"hard": {"cpu": "2"}}}));
+    assert_eq!(
+        (code, &said["status"]["hard"]["cpu"], &said["spec"]["hard"]["cpu"]),
+        (200, &json!("2"), &json!("1")),
+        "{said}"
+    );
     let (code, said) = ns.wire().get(&format!("{path}/status"));
     assert_eq!((code, &said["kind"], &said["spec"]["hard"]["cpu"]), (200, &json!("ResourceQuota"), &json!("1")));
 }
@@ -365,12 +403,15 @@ fn ended_pods_are_not_charged() {
 }
 
 fn limit_range(ns: &Namespace) {
-    ns.make("limitranges", &json!({"metadata": {"name": "limits"}, "spec": {"limits": [{"type": "Container",
+    ns.make(
+        "limitranges",
+        &json!({"metadata": {"name": "limits"}, "spec": {"limits": [{"type": "Container",
         "min": {"cpu": "50m", "memory": "100Mi", "ephemeral-storage": "100Gi"},
         "max": {"cpu": "500m", "memory": "500Mi", "ephemeral-storage": "500Gi"},
         "default": {"cpu": "500m", "memory": "500Mi", "ephemeral-storage": "500Gi"},
         "defaultRequest": {"cpu": "100m", "memory": "200Mi", "ephemeral-storage": "200Gi"},
-        "maxLimitRequestRatio": {"cpu": "10"}}]}}));
+        "maxLimitRequestRatio": {"cpu": "10"}}]}}),
+    );
 }
 
 #[test]
@@ -385,7 +426,10 @@ fn limit_ranges_fill_in_and_bound() {
     assert_eq!(resources(&silent)["requests"], json!({"cpu": "100m", "memory": "200Mi", "ephemeral-storage": "200Gi"}));
     assert_eq!(resources(&silent)["limits"], json!({"cpu": "500m", "memory": "500Mi", "ephemeral-storage": "500Gi"}));
     let told = silent["metadata"]["annotations"]["kubernetes.io/limit-ranger"].as_str().unwrap();
-    assert!(told.starts_with("LimitRanger plugin set: cpu, ephemeral-storage, memory request for container c"), "{told}");
+    assert!(
+        told.starts_with("LimitRanger plugin set: cpu, ephemeral-storage, memory request for container c"),
+        "{told}"
+    );
     // A limit given alone is the request, too: the default request is for those that say neither.
     let half = ns.make("pods", &pod("half", json!({"requests": {"memory": "150Mi"}, "limits": {"cpu": "300m"}})));
     assert_eq!(resources(&half)["requests"], json!({"cpu": "300m", "memory": "150Mi", "ephemeral-storage": "200Gi"}));
@@ -409,21 +453,30 @@ fn limit_ranges_fill_in_and_bound() {
 #[test]
 fn limit_ranges_of_pods_and_claims() {
     let ns = Namespace::new("limits-more");
-    ns.make("limitranges", &json!({"metadata": {"name": "limits"}, "spec": {"limits": [
+    ns.make(
+        "limitranges",
+        &json!({"metadata": {"name": "limits"}, "spec": {"limits": [
         {"type": "Pod", "max": {"cpu": "1"}, "maxLimitRequestRatio": {"cpu": "2"}},
-        {"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": "2Gi"}}]}}));
+        {"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": "2Gi"}}]}}),
+    );
     let mut two = pod("two", json!({"limits": {"cpu": "600m"}}));
     let mut second = two["spec"]["containers"][0].clone();
     second["name"] = json!("d");
     two["spec"]["containers"].as_array_mut().unwrap().push(second);
     assert!(forbidden(&ns, "pods", &two).contains("maximum cpu usage per Pod is 1, but limit is 1200m"));
     let loose = pod("loose", json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "900m"}}));
-    assert!(forbidden(&ns, "pods", &loose).contains("cpu max limit to request ratio per Pod is 2, but provided ratio is 9"));
-    let claim = |size: &str| {
-        json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}})
-    };
-    assert!(forbidden(&ns, "pvc", &claim("3Gi")).contains("maximum storage usage per PersistentVolumeClaim is 2Gi, but request is 3Gi"));
-    assert!(forbidden(&ns, "pvc", &claim("1Mi")).contains("minimum storage usage per PersistentVolumeClaim is 1Gi, but request is 1Mi"));
+    assert!(
+        forbidden(&ns, "pods", &loose).contains("cpu max limit to request ratio per Pod is 2, but provided ratio is 9")
+    );
+    let claim = |size: &str| json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}}});
+    assert!(
+        forbidden(&ns, "pvc", &claim("3Gi"))
+            .contains("maximum storage usage per PersistentVolumeClaim is 2Gi, but request is 3Gi")
+    );
+    assert!(
+        forbidden(&ns, "pvc", &claim("1Mi"))
+            .contains("minimum storage usage per PersistentVolumeClaim is 1Gi, but request is 1Mi")
+    );
     ns.make("pvc", &claim("1Gi"));
 }
 

@@ -28,7 +28,11 @@ fn version(object: &Value) -> String {
 fn expect(watch: &Watch, type_: &str, name: &str, mutation: Option<&str>) -> Value {
     let event = watch.next(caravel_tests::PATIENCE).unwrap_or_else(|| panic!("the watch ended before {type_} {name}"));
     let object = event["object"].clone();
-    assert_eq!((event["type"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap()), (type_, name), "{event}");
+    assert_eq!(
+        (event["type"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap()),
+        (type_, name),
+        "{event}"
+    );
     assert_eq!(object["data"]["mutation"].as_str(), mutation, "{event}");
     assert_eq!((&object["kind"], &object["apiVersion"]), (&json!("ConfigMap"), &json!("v1")));
     object
@@ -187,7 +191,8 @@ fn a_watch_can_begin_with_what_there_is() {
     for name in ["a", "b"] {
         ns.make("configmaps", &map(name, "list"));
     }
-    let query = "watch=true&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan&resourceVersion=";
+    let query =
+        "watch=true&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan&resourceVersion=";
     let watch = ns.wire().watch(&format!("{}?{query}&labelSelector=watch-this%3Dlist", maps(&ns)));
     for name in ["a", "b"] {
         expect(&watch, "ADDED", name, None);

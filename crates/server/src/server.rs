@@ -253,7 +253,8 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         // Components are named by their identity where their client does not say who it is.
         let name = &self.identity.name;
-        let component = if self.identity.node_name().is_some() { "kubelet" } else { name.trim_start_matches("system:") };
+        let component =
+            if self.identity.node_name().is_some() { "kubelet" } else { name.trim_start_matches("system:") };
         if let Ok(agent) = http::HeaderValue::try_from(component) {
             request.headers_mut().entry(http::header::USER_AGENT).or_insert(agent);
         }

@@ -15,12 +15,15 @@ pub fn in_scope(quota: &Value, group: &str, plural: &str, object: &Value) -> boo
     });
     plain.chain(chosen).all(|(scope, operator, values): (&str, &str, Vec<&str>)| match (group, plural) {
         ("", "pods") => pod_matches(scope, operator, &values, object),
-        ("", "persistentvolumeclaims") => scope == "VolumeAttributesClass" && {
-            let class = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).filter(|c| !c.is_empty());
-            let classes = [class("/spec/volumeAttributesClassName"), class("/status/currentVolumeAttributesClassName")];
-            let wanted = classes.into_iter().flatten().next();
-            named(wanted, operator, &values)
-        },
+        ("", "persistentvolumeclaims") => {
+            scope == "VolumeAttributesClass" && {
+                let class = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).filter(|c| !c.is_empty());
+                let classes =
+                    [class("/spec/volumeAttributesClassName"), class("/status/currentVolumeAttributesClassName")];
+                let wanted = classes.into_iter().flatten().next();
+                named(wanted, operator, &values)
+            }
+        }
         _ => false,
     })
 }

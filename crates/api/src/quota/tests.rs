@@ -21,7 +21,10 @@ fn pods_are_charged_at_their_peak() {
         "containers": [container("100m"), container("200m")],
         "initContainers": [sidecar, container("500m")], "overhead": {"cpu": "10m", "memory": "1Mi"}}});
     let used = usage("", "pods", &pod, now());
-    assert_eq!(shown(&used), ["count/pods=1", "cpu=560m", "memory=1Mi", "pods=1", "requests.cpu=560m", "requests.memory=1Mi"]);
+    assert_eq!(
+        shown(&used),
+        ["count/pods=1", "cpu=560m", "memory=1Mi", "pods=1", "requests.cpu=560m", "requests.memory=1Mi"]
+    );
     let level = json!({"spec": {"resources": {"limits": {"memory": "1Gi"}}, "containers": [container("1")]}});
     assert_eq!(usage("", "pods", &level, now())["limits.memory"].to_string(), "1Gi");
 }
@@ -31,7 +34,8 @@ fn ended_pods_count_as_objects_only() {
     let pod = json!({"status": {"phase": "Failed"}, "spec": {"containers": [container("1")]}});
     assert_eq!(shown(&usage("", "pods", &pod, now())), ["count/pods=1"]);
     for (grace, charged) in [(3600, true), (30, false)] {
-        let pod = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": grace}});
+        let pod =
+            json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": grace}});
         assert_eq!(usage("", "pods", &pod, now()).contains_key("pods"), charged, "{grace}");
     }
 }
@@ -96,7 +100,8 @@ fn charge_pod(quota: &Value, pod: &Value) -> Result<Option<Value>, String> {
 #[test]
 fn charging() {
     let pod = json!({"spec": {"containers": [container("600m")]}});
-    let roomy = quota(json!({"pods": "2", "cpu": "1", "secrets": "5"}), json!({"pods": "1", "cpu": "400m", "secrets": "3"}));
+    let roomy =
+        quota(json!({"pods": "2", "cpu": "1", "secrets": "5"}), json!({"pods": "1", "cpu": "400m", "secrets": "3"}));
     assert_eq!(charge_pod(&roomy, &pod).unwrap().unwrap(), json!({"pods": "2", "cpu": "1", "secrets": "3"}));
     let full = quota(json!({"pods": "1", "cpu": "1"}), json!({"pods": "1", "cpu": "500m"}));
     assert_eq!(
@@ -105,8 +110,11 @@ fn charging() {
     );
     let vague = json!({"spec": {"containers": [{"name": "b"}, {"name": "a"}]}});
     assert_eq!(
-        charge_pod(&quota(json!({"cpu": "1", "limits.memory": "1"}), json!({"cpu": "0", "limits.memory": "0"})), &vague)
-            .unwrap_err(),
+        charge_pod(
+            &quota(json!({"cpu": "1", "limits.memory": "1"}), json!({"cpu": "0", "limits.memory": "0"})),
+            &vague
+        )
+        .unwrap_err(),
         "failed quota: q: must specify cpu for: a,b; limits.memory for: a,b"
     );
     let fresh = quota(json!({"pods": "1"}), json!({}));
@@ -118,7 +126,8 @@ fn charging() {
 #[test]
 fn changes_are_charged_by_their_difference() {
     let service = |type_: &str| json!({"spec": {"type": type_, "ports": [{}]}});
-    let q = quota(json!({"services": "1", "services.nodeports": "0"}), json!({"services": "1", "services.nodeports": "0"}));
+    let q =
+        quota(json!({"services": "1", "services.nodeports": "0"}), json!({"services": "1", "services.nodeports": "0"}));
     let ask = |old: &str, new: &str| {
         let (old, new) = (service(old), service(new));
         charge(&q, &Charge { group: "", plural: "services", object: &new, old: Some(&old), now: now() })

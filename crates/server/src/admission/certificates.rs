@@ -68,9 +68,11 @@ impl Plugin for Signing {
 
     fn validate<'a>(&'a self, request: &'a Request, context: &'a Context<'a>) -> BoxFuture<'a, Result<(), ApiError>> {
         Box::pin(async move {
-            let part = |object: &Option<Value>, pointer: &str| object.as_ref().and_then(|o| o.pointer(pointer)).cloned();
-            let same =
-                |pointer: &str| part(&request.object, pointer).unwrap_or_default() == part(&request.old, pointer).unwrap_or_default();
+            let part =
+                |object: &Option<Value>, pointer: &str| object.as_ref().and_then(|o| o.pointer(pointer)).cloned();
+            let same = |pointer: &str| {
+                part(&request.object, pointer).unwrap_or_default() == part(&request.old, pointer).unwrap_or_default()
+            };
             if same("/status/certificate") && same("/status/conditions") {
                 return Ok(());
             }
@@ -101,9 +103,8 @@ impl Plugin for SubjectRestriction {
             if signer(object) != CLIENT_SIGNER {
                 return Ok(());
             }
-            let groups = organizations(object).map_err(|why| {
-                request.forbidden(format!("failed to parse CertificateSigningRequest: {why}"))
-            })?;
+            let groups = organizations(object)
+                .map_err(|why| request.forbidden(format!("failed to parse CertificateSigningRequest: {why}")))?;
             if groups.iter().any(|group| group == crate::authn::GROUP_MASTERS) {
                 return Err(request.forbidden(format!(
                     "use of {CLIENT_SIGNER} signer with {} group is not allowed",

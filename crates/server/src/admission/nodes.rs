@@ -89,7 +89,9 @@ fn pods(request: &Request, node: &str) -> Result<(), String> {
         (Operation::Create, "") => {
             let pod = request.object.as_ref().unwrap_or(&Value::Null);
             if meta::annotation(pod, MIRROR).is_none() {
-                return Err(format!("pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"));
+                return Err(format!(
+                    "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
+                ));
             }
             if node_of(Some(pod)) != node {
                 return Err(format!("node {node:?} can only create pods with spec.nodeName set to itself"));
@@ -98,7 +100,9 @@ fn pods(request: &Request, node: &str) -> Result<(), String> {
         }
         (Operation::Update, "status") => {
             if node_of(request.old.as_ref()) != node {
-                return Err(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself"));
+                return Err(format!(
+                    "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
+                ));
             }
             let labels = |pod: &Option<Value>| pod.as_ref().and_then(|p| p.pointer("/metadata/labels")).cloned();
             if labels(&request.object) != labels(&request.old) {
@@ -115,7 +119,12 @@ fn pods(request: &Request, node: &str) -> Result<(), String> {
 
 fn nodes(request: &Request, node: &str) -> Result<(), String> {
     let labels = |object: &Option<Value>| -> Map<String, Value> {
-        object.as_ref().and_then(|o| o.pointer("/metadata/labels")).and_then(Value::as_object).cloned().unwrap_or_default()
+        object
+            .as_ref()
+            .and_then(|o| o.pointer("/metadata/labels"))
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default()
     };
     if request.name != node {
         return Err(format!("node {node:?} is not allowed to modify node {:?}", request.name));

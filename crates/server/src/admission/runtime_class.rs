@@ -44,13 +44,12 @@ impl Plugin for RuntimeClass {
                 name => context.registry.object("node.k8s.io", "runtimeclasses", "", name).await?,
             };
             match class.as_ref().and_then(|class| class.pointer("/overhead/podFixed")) {
-                None => {
-                    Err(request.forbidden("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"))
-                }
+                None => Err(request
+                    .forbidden("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead")),
                 Some(fixed) if amounts(Some(fixed)) == amounts(Some(overhead)) => Ok(()),
-                Some(_) => Err(request.forbidden(
-                    "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead",
-                )),
+                Some(_) => {
+                    Err(request.forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"))
+                }
             }
         })
     }

@@ -126,9 +126,7 @@ mod tests {
 
     #[test]
     fn the_newest_default_wins() {
-        let class = |name: &str, born: &str, default: &str| {
-            json!({"metadata": {"name": name, "creationTimestamp": born, "annotations": {IS_DEFAULT[0]: default}}})
-        };
+        let class = |name: &str, born: &str, default: &str| json!({"metadata": {"name": name, "creationTimestamp": born, "annotations": {IS_DEFAULT[0]: default}}});
         let all = [
             class("c", "2026-01-01T00:00:00Z", "true"),
             class("b", "2026-01-02T00:00:00Z", "true"),

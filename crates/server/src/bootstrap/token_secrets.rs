@@ -118,7 +118,8 @@ impl Keeper {
             return Ok(());
         };
         let ca = STANDARD.encode(self.server.pki.ca.cert_pem());
-        let has = |key: &str| secret.pointer(&format!("/data/{key}")).and_then(Value::as_str).is_some_and(|v| !v.is_empty());
+        let has =
+            |key: &str| secret.pointer(&format!("/data/{key}")).and_then(Value::as_str).is_some_and(|v| !v.is_empty());
         if said == uid && has("token") && has("namespace") && secret["data"]["ca.crt"] == json!(ca) {
             return Ok(());
         }

@@ -204,8 +204,14 @@ impl Registry {
         options: &WriteOptions,
     ) -> Result<Stored, ApiError> {
         for _ in 0..quota::ATTEMPTS {
-            let charged =
-                quota::Charged { kind, namespace, name: meta::name(&object), subresource: "", object: &object, old: None };
+            let charged = quota::Charged {
+                kind,
+                namespace,
+                name: meta::name(&object),
+                subresource: "",
+                object: &object,
+                old: None,
+            };
             let charges = self.charge(charged).await?;
             let stored = if services::concerns(kind) {
                 self.create_allocating(kind, namespace, object.clone(), &charges.writes, options).await

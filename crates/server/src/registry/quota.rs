@@ -87,14 +87,12 @@ impl Registry {
         let mut writes = vec![];
         for entry in &entries {
             let mut value = self.parse(&row, entry)?;
-            let next = quota::charge(&value, &charge).map_err(|why| {
-                ApiError::forbidden(&charged.kind.group, &charged.kind.plural, charged.name, why)
-            })?;
+            let next = quota::charge(&value, &charge)
+                .map_err(|why| ApiError::forbidden(&charged.kind.group, &charged.kind.plural, charged.name, why))?;
             let Some(used) = next else { continue };
             value["status"]["used"] = used;
             let encoded = self.encode(&row, &entry.key, &value)?;
-            let change =
-                Change::Put { value: encoded.bytes.into(), revision_at: Some(encoded.revision_at), ttl: None };
+            let change = Change::Put { value: encoded.bytes.into(), revision_at: Some(encoded.revision_at), ttl: None };
             writes.push(Write { key: entry.key.to_string(), expect: Expect::Revision(entry.revision), change });
         }
         Ok(Charges { writes, _turn: Some(turn) })

@@ -425,7 +425,8 @@ fn stamp_conditions(object: &mut Value, old: &Value, now: &str) {
             condition["lastUpdateTime"] = json!(now);
         }
         if transition {
-            let same = |c: &&Value| c.get("type") == condition.get("type") && c.get("status") == condition.get("status");
+            let same =
+                |c: &&Value| c.get("type") == condition.get("type") && c.get("status") == condition.get("status");
             let since = before.iter().find(same).and_then(|c| c.get("lastTransitionTime")).filter(|t| !t.is_null());
             condition["lastTransitionTime"] = since.cloned().unwrap_or_else(|| json!(now));
         }

@@ -124,7 +124,9 @@ mod tests {
 
     #[test]
     fn pods_and_their_containers() {
-        let bounds = range(json!({"type": "Container", "min": {"cpu": "50m"}, "max": {"memory": "1Gi"}, "maxLimitRequestRatio": {"cpu": "2"}}));
+        let bounds = range(
+            json!({"type": "Container", "min": {"cpu": "50m"}, "max": {"memory": "1Gi"}, "maxLimitRequestRatio": {"cpu": "2"}}),
+        );
         for (pod_, said) in [
             (one(json!({"cpu": "100m", "memory": "1Gi"}), json!({"cpu": "200m", "memory": "1Gi"})), vec![]),
             (
@@ -157,7 +159,8 @@ mod tests {
 
     #[test]
     fn claims() {
-        let bounds = range(json!({"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": "2Gi"}}));
+        let bounds =
+            range(json!({"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": "2Gi"}}));
         let of = |size: &str| claim(&json!({"spec": {"resources": {"requests": {"storage": size}}}}), &bounds);
         assert!(of("1Gi").is_empty() && of("2Gi").is_empty());
         assert_eq!(of("3Gi"), ["maximum storage usage per PersistentVolumeClaim is 2Gi, but request is 3Gi"]);

@@ -16,7 +16,9 @@ pub fn fill(pod: &mut Value, range: &Value) {
     let (limits, requests) = (default("default"), default("defaultRequest"));
     let mut told = vec![];
     for (list, prefix) in [("initContainers", "init container"), ("containers", "container")] {
-        let Some(containers) = pod.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut) else { continue };
+        let Some(containers) = pod.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut) else {
+            continue;
+        };
         for container in containers {
             let name = meta_name(container);
             for (kind, what, defaults) in [("requests", "request", &requests), ("limits", "limit", &limits)] {
