@@ -1,14 +1,17 @@
 //! What whole-cluster tests share: the running cluster, kubectl, and waiting for a state by watching.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod call;
 pub mod extension;
 mod own;
 mod plane;
+mod podnet;
 mod raw;
 mod wire;
 
 pub use own::OwnCluster;
 pub use plane::{ControlPlane, client};
+pub use podnet::{Asked, Net, Said, Serving};
 pub use raw::{Answer, Raw};
 pub use wire::{Watch, Wire, block_on, error_line, json_path};
 

@@ -1,6 +1,6 @@
 //! The command line. A contract: scripts rely on it.
 
-use crate::{down, image, instance, run, status, up};
+use crate::{down, image, instance, join, run, status, up};
 use anyhow::{Context, Result};
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::net::IpAddr;
@@ -36,6 +36,20 @@ pub struct Up {
     /// The node's name [default: this machine's host name]
     #[arg(long)]
     pub node_name: Option<String>,
+    #[command(flatten)]
+    pub others: Others,
+}
+
+/// What concerns nodes on other machines.
+#[derive(ClapArgs, Clone, Default)]
+pub struct Others {
+    /// The address of this machine by which other nodes reach the API server and this node; without it the cluster is this
+    /// machine only, and nothing is exposed [default: the one used before]
+    #[arg(long)]
+    pub advertise_address: Option<IpAddr>,
+    /// A node that is silent for so many seconds is lost: its Pods are replaced [default: 50]
+    #[arg(long)]
+    pub node_grace_period: Option<u64>,
 }
 
 #[derive(ClapArgs, Clone)]
@@ -63,6 +77,9 @@ pub struct Server {
     /// Only the API server: no scheduler, no controllers
     #[arg(long)]
     pub api_only: bool,
+    /// A node that is silent for so many seconds is lost: its Pods are replaced [default: 50]
+    #[arg(long)]
+    pub node_grace_period: Option<u64>,
 }
 
 #[derive(ClapArgs, Clone)]
@@ -82,6 +99,10 @@ pub enum Command {
     Down(Down),
     /// The control plane only
     Server(Server),
+    /// This machine as a node of a cluster elsewhere
+    Agent(join::Agent),
+    /// Tokens with which nodes join
+    Token(join::Token),
     /// What runs, whether it is healthy, and if not why
     Status(DataDir),
     /// Prints the admin kubeconfig
@@ -96,6 +117,8 @@ impl Command {
             Command::Up(args) => up::up(args),
             Command::Server(args) => run::server(args),
             Command::Down(args) => down::down(&args),
+            Command::Agent(args) => join::agent(args),
+            Command::Token(args) => join::token(args),
             Command::Status(args) => status::status(&args.path),
             Command::Kubeconfig(args) => kubeconfig(&args),
             Command::Image(args) => args.run(),

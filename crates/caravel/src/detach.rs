@@ -14,13 +14,18 @@ const NOTIFY: &str = "CARAVEL_NOTIFY_FD";
 
 /// Starts this program again with `words`, in a session of its own, logging to `log`. Returns when it says it is Ready;
 /// calls `step` with every line it says before.
-pub fn start(words: &[String], log: &Path, mut step: impl FnMut(&str)) -> Result<()> {
+pub fn start(words: &[String], log: &Path, step: impl FnMut(&str)) -> Result<()> {
+    start_with(words, &[], log, step)
+}
+
+/// The same, with more variables in its environment.
+pub fn start_with(words: &[String], more: &[(&str, &str)], log: &Path, mut step: impl FnMut(&str)) -> Result<()> {
     let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let out = OpenOptions::new().create(true).append(true).open(log).with_context(|| log.display().to_string())?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args(words).stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out).current_dir("/");
     let fd = writer.as_raw_fd();
-    command.env(NOTIFY, fd.to_string());
+    command.env(NOTIFY, fd.to_string()).envs(more.iter().copied());
     // SAFETY: only async-signal-safe calls between fork and exec.
     unsafe {
         command.pre_exec(move || {

@@ -9,7 +9,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -29,8 +29,28 @@ pub struct Instance {
     pub number: u8,
     /// The API server's port.
     pub port: u16,
+    /// The address by which other machines reach this one, when the cluster is not this machine only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<IpAddr>,
+    /// What runs here.
+    #[serde(default)]
+    pub role: Role,
     #[serde(skip)]
     pub dir: PathBuf,
+}
+
+/// What a data directory is of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Role {
+    /// A cluster, or the control plane of one.
+    #[default]
+    Server,
+    /// A node of a cluster elsewhere.
+    Agent {
+        /// The API server's URL.
+        server: String,
+    },
 }
 
 /// The right to run the cluster of a data directory; given up when dropped.
@@ -94,14 +114,31 @@ impl Instance {
                 }
                 instance
             }
-            None => Instance { format: FORMAT, number: free_number()?, port: port.unwrap_or(6443), dir: dir.clone() },
+            None => Instance {
+                format: FORMAT,
+                number: free_number()?,
+                port: port.unwrap_or(6443),
+                advertise: None,
+                role: Role::default(),
+                dir: dir.clone(),
+            },
         };
         instance.port = port.unwrap_or(instance.port);
         instance.dir = dir;
         fs::write(claim_path(instance.number), instance.dir.as_os_str().as_encoded_bytes())?;
-        write_whole(&settings_path(&instance.dir), &serde_json::to_vec_pretty(&instance)?)?;
+        instance.save()?;
         drop(lock);
         Ok(instance)
+    }
+
+    /// Writes its settings.
+    pub fn save(&self) -> Result<()> {
+        write_whole(&settings_path(&self.dir), &serde_json::to_vec_pretty(self)?)
+    }
+
+    /// The address of this machine's node: the bridge's when the cluster is this machine only.
+    pub fn address(&self) -> IpAddr {
+        self.advertise.unwrap_or(IpAddr::V4(self.gateway()))
     }
 
     /// Takes the right to run it; an error when a process has it already.
@@ -138,6 +175,11 @@ impl Instance {
     /// Addresses of this machine's Pods when the cluster is this machine only, /24.
     pub fn own_pod_cidr(&self) -> String {
         format!("10.{}.0.0/24", 244 - self.number)
+    }
+
+    /// Addresses of all Pods, /16.
+    pub fn cluster_cidr(&self) -> String {
+        format!("10.{}.0.0/16", 244 - self.number)
     }
 
     /// The bridge's address, which is the node's address when the cluster is this machine only.
@@ -200,7 +242,8 @@ mod tests {
     #[test]
     fn two_numbers_share_no_name_and_no_range() {
         let of = |number| {
-            let i = Instance { format: FORMAT, number, port: 1, dir: PathBuf::new() };
+            let role = Role::default();
+            let i = Instance { format: FORMAT, number, port: 1, advertise: None, role, dir: PathBuf::new() };
             [i.own_pod_cidr(), i.service_cidr(), i.tag(), i.kubelet_port().to_string()]
         };
         let mut all: Vec<String> = (0..MOST).flat_map(of).collect();

@@ -6,6 +6,7 @@ mod detach;
 mod down;
 mod image;
 mod instance;
+mod join;
 mod preflight;
 mod ready;
 mod run;

@@ -3,6 +3,7 @@
 use crate::args;
 use crate::detach::Notify;
 use crate::instance::{self, Instance};
+use crate::join::{self, ClusterSettings, Published};
 use crate::{ready, serving, wire};
 use anyhow::{Context, Result, bail};
 use caravel_client::Cluster;
@@ -19,27 +20,30 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// How long `up` waits for the node to be Ready before it says that it is not.
-const READY: Duration = Duration::from_secs(120);
+pub const READY: Duration = Duration::from_secs(120);
 
 /// `caravel up` in this process: everything, on loopback and the bridge.
-pub fn up(instance: &Instance, node_name: Option<String>, notify: &mut Notify) -> Result<()> {
+pub fn up(instance: &Instance, args: &args::Up, notify: &mut Notify) -> Result<()> {
     start_logging();
     runtime()?.block_on(async {
-        let node = node_name.map_or_else(host_name, Ok)?;
+        let node = args.node_name.clone().map_or_else(host_name, Ok)?;
         let gateway = IpAddr::from(instance.gateway());
         let network = wire::network(instance, &node)?;
         notify.step("the Pod network");
         caravel_network::cni::configure(&network).context("the Pod network could not be set up")?;
         notify.step("the API server, and containerd");
-        let mut config = server_config(instance, gateway);
+        let mut config = server_config(instance, instance.address());
         config.extra_names = vec![gateway.to_string()];
-        let listen = [IpAddr::from([127, 0, 0, 1]), gateway].map(|ip| SocketAddr::new(ip, instance.port));
+        let own = [IpAddr::from([127, 0, 0, 1]), gateway];
+        let others = instance.advertise.filter(|address| !own.contains(address));
+        let listen: Vec<_> = own.into_iter().chain(others).map(|ip| SocketAddr::new(ip, instance.port)).collect();
         // Neither needs the other to start.
         let (plane, containerd) = tokio::try_join!(Plane::start(instance, config, "embedded", &listen), async {
             Containerd::start(wire::containerd(instance)).await.context("containerd could not be started")
         })?;
         let mut tasks = Tasks::new();
-        plane.spawn_components(&mut tasks, instance)?;
+        plane.spawn_components(&mut tasks, instance, args.others.node_grace_period)?;
+        plane.publish(instance, instance.address())?;
         spawn_node(&mut tasks, &plane, instance, &node, &containerd)?;
         let network_view = plane.cluster(UserInfo::new("system:kube-proxy", &["system:masters"]), "network");
         tasks.spawn("network", |stop| async move { Ok(caravel_network::run(network, network_view, stop).await?) });
@@ -76,7 +80,8 @@ pub fn server(args: args::Server) -> Result<()> {
         let plane = Plane::start(&instance, config, &args.store, &listen).await?;
         let mut tasks = Tasks::new();
         if !args.api_only {
-            plane.spawn_components(&mut tasks, &instance)?;
+            plane.spawn_components(&mut tasks, &instance, args.node_grace_period)?;
+            plane.publish(&instance, advertise)?;
         }
         tracing::info!(address = %listen[0], "the control plane is up");
         let ended = tasks.run().await;
@@ -127,11 +132,33 @@ impl Plane {
         kube::Client::new(self.server.local(Arc::new(UserInfo::system_masters("kubernetes-admin"))), "default")
     }
 
-    fn spawn_components(&self, tasks: &mut Tasks, instance: &Instance) -> Result<()> {
+    /// Publishes what nodes on other machines need to join.
+    fn publish(&self, instance: &Instance, address: IpAddr) -> Result<()> {
+        let what = Published {
+            server: format!("https://{}", SocketAddr::new(address, instance.port)),
+            ca_pem: self.server.pki().ca.cert_pem().to_owned(),
+            settings: ClusterSettings {
+                cluster_cidr: instance.cluster_cidr().parse()?,
+                service_cidr: instance.service_cidr().parse()?,
+                dns_ip: instance.dns_ip(),
+                domain: "cluster.local".to_owned(),
+            },
+        };
+        tokio::spawn(join::publish(self.admin(), what, self.stop.clone()));
+        Ok(())
+    }
+
+    fn spawn_components(&self, tasks: &mut Tasks, instance: &Instance, grace: Option<u64>) -> Result<()> {
         let pki = self.server.pki();
         let ca = &pki.ca;
         let ca_key = std::fs::read_to_string(pki.dir().join("ca.key")).context("the cluster CA's key")?;
+        let mut node = caravel_controllers::NodeTimes::default();
+        if let Some(seconds) = grace {
+            node.grace = Duration::from_secs(seconds.max(1));
+            node.monitor = node.monitor.min(node.grace / 4);
+        }
         let config = caravel_controllers::Config {
+            node,
             root_ca: ca.cert_pem().to_owned(),
             signing_ca: Some((ca.cert_pem().to_owned(), ca_key)),
             cluster_cidr: Some((IpAddr::from([10, 244 - instance.number, 0, 0]), 16)),
@@ -177,14 +204,14 @@ fn spawn_node(
     name: &str,
     containerd: &Arc<Containerd>,
 ) -> Result<()> {
-    let gateway = IpAddr::from(instance.gateway());
-    let mut config = caravel_node::Config::new(name, gateway, &instance.dir);
+    let address = instance.address();
+    let mut config = caravel_node::Config::new(name, address, &instance.dir);
     config.port = instance.kubelet_port();
     config.cluster_dns = vec![IpAddr::from(instance.dns_ip())];
     config.cgroup_root = format!("/{}", instance.tag());
     config.pod_cidr = Some(instance.own_pod_cidr());
     let pki = plane.server.pki().clone();
-    let certificate = serving::Certificate::open(pki, name, gateway)?;
+    let certificate = serving::Certificate::open(pki, name, address)?;
     let api = caravel_node::server::Config {
         node_name: name.to_owned(),
         serving: certificate.serving(),
@@ -198,7 +225,7 @@ fn spawn_node(
     tasks.spawn("node", move |stop| async move {
         // containerd is watched, and started again when it dies, as long as this is held.
         let _containerd = keep;
-        let address = SocketAddr::new(gateway, config.port);
+        let address = SocketAddr::new(address, config.port);
         let listener = TcpListener::bind(address).await.with_context(|| format!("the node's API on {address}"))?;
         let node = caravel_node::start(config, view, runtime.clone(), stop.clone()).await?;
         let renewing = certificate.renew_until(stop.clone());
@@ -209,17 +236,17 @@ fn spawn_node(
 }
 
 /// Tasks that all must go on: when one ends by itself, the program ends with its error.
-struct Tasks {
+pub struct Tasks {
     stop: CancellationToken,
     running: JoinSet<(&'static str, Result<()>)>,
 }
 
 impl Tasks {
-    fn new() -> Tasks {
+    pub fn new() -> Tasks {
         Tasks { stop: CancellationToken::new(), running: JoinSet::new() }
     }
 
-    fn spawn<F, Fut>(&mut self, name: &'static str, start: F)
+    pub fn spawn<F, Fut>(&mut self, name: &'static str, start: F)
     where
         F: FnOnce(CancellationToken) -> Fut,
         Fut: Future<Output = Result<()>> + Send + 'static,
@@ -229,7 +256,7 @@ impl Tasks {
     }
 
     /// Waits for something while the tasks run; their failure is its failure.
-    async fn until(&mut self, what: impl Future<Output = Result<()>>, limit: Duration) -> Result<()> {
+    pub async fn until(&mut self, what: impl Future<Output = Result<()>>, limit: Duration) -> Result<()> {
         let error = tokio::select! {
             done = tokio::time::timeout(limit, what) => match done {
                 Ok(Ok(())) => return Ok(()),
@@ -244,7 +271,7 @@ impl Tasks {
     }
 
     /// Until a signal, or until one of them ends.
-    async fn run(mut self) -> Result<()> {
+    pub async fn run(mut self) -> Result<()> {
         let result = tokio::select! {
             () = told_to_stop() => Ok(()),
             // A server alone has no tasks beside its listeners.
@@ -283,20 +310,20 @@ async fn told_to_stop() {
     tracing::info!("told to stop");
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+pub fn runtime() -> Result<tokio::runtime::Runtime> {
     // Installed once for the whole process; a second call only says that it is there already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
 
-fn start_logging() {
+pub fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("CARAVEL_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     // A second subscriber is refused, which is fine: the first one logs.
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).try_init();
 }
 
-fn host_name() -> Result<String> {
+pub fn host_name() -> Result<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_lowercase();
     let fine = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
     if name.is_empty() || !name.chars().all(fine) {

@@ -1,6 +1,6 @@
 //! `caravel status`: what runs, whether it is healthy, and if not why.
 
-use crate::instance::{self, Instance};
+use crate::instance::{self, Instance, Role};
 use crate::{preflight, ready};
 use anyhow::{Result, bail};
 use std::path::Path;
@@ -20,6 +20,10 @@ pub fn status(dir: &Path) -> Result<()> {
         bail!("the cluster in {} is down; `caravel up --data-dir {}` starts it", dir.display(), dir.display());
     };
     println!("{:<24} {:<7} pid {pid}, {}", "caravel", "ok", memory(pid));
+    if let Role::Agent { server } = &instance.role {
+        println!("{:<24} {:<7} a node of {server}", "role", "ok");
+        return Ok(());
+    }
     println!("{:<24} {:<7} https://127.0.0.1:{}", "api", "ok", instance.port);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let kubeconfig = instance::kubeconfig_path(&instance.dir);

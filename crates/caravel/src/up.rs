@@ -2,9 +2,9 @@
 
 use crate::args::Up;
 use crate::detach::{self, Notify};
-use crate::instance::{self, Instance};
+use crate::instance::{self, Instance, Role};
 use crate::{preflight, run};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::time::Instant;
 
 /// Runs it here, or, with `--detach`, in a process of its own.
@@ -25,6 +25,12 @@ fn detached(args: &Up) -> Result<()> {
     if let Some(name) = &args.node_name {
         words.extend(["--node-name".into(), name.clone()]);
     }
+    if let Some(address) = &args.others.advertise_address {
+        words.extend(["--advertise-address".into(), address.to_string()]);
+    }
+    if let Some(seconds) = args.others.node_grace_period {
+        words.extend(["--node-grace-period".into(), seconds.to_string()]);
+    }
     let log = instance.dir.join("logs/caravel.log");
     let progress = Progress::new();
     detach::start(&words, &log, |step| progress.step(step)).with_context(|| format!("the log is {}", log.display()))?;
@@ -36,9 +42,14 @@ fn detached(args: &Up) -> Result<()> {
 
 fn in_front(args: Up) -> Result<()> {
     let mut notify = Notify::from_environment();
-    let result = Instance::open(&args.data.path, args.port).and_then(|instance| {
+    let result = Instance::open(&args.data.path, args.port).and_then(|mut instance| {
+        if let Role::Agent { server } = &instance.role {
+            bail!("{} is of a node of {server}; `caravel agent` starts it", instance.dir.display());
+        }
         let running = instance.lock()?;
-        run::up(&instance, args.node_name.clone(), &mut notify).map(|()| drop(running))
+        instance.advertise = args.others.advertise_address.or(instance.advertise);
+        instance.save()?;
+        run::up(&instance, &args, &mut notify).map(|()| drop(running))
     });
     if let Err(error) = &result {
         notify.failed(&format!("{error:#}"));

@@ -5,7 +5,6 @@ use anyhow::{Context, Result};
 use caravel_runtime::containerd::{self, Containerd};
 use caravel_runtime::cri::Cri;
 use caravel_runtime::images::Images;
-use std::net::IpAddr;
 
 /// containerd of this cluster.
 pub fn containerd(instance: &Instance) -> containerd::Config {
@@ -23,8 +22,7 @@ pub fn images(instance: &Instance) -> Result<Images> {
 
 /// The network of a cluster that is this machine only: its one node has the first part of the Pod range.
 pub fn network(instance: &Instance, node: &str) -> Result<caravel_network::Config> {
-    let ip = IpAddr::from(instance.gateway());
-    let mut config = caravel_network::Config::new(node, ip, &instance.dir, instance.number);
+    let mut config = caravel_network::Config::new(node, instance.address(), &instance.dir, instance.number);
     config.pod_cidr = Some(instance.own_pod_cidr().parse().context("the node's Pod range")?);
     Ok(config)
 }

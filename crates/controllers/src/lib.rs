@@ -30,7 +30,7 @@ mod statefulset;
 mod ttl_after_finished;
 mod volume;
 
-pub use config::Config;
+pub use config::{Config, NodeTimes};
 
 use std::future::Future;
 use std::pin::Pin;

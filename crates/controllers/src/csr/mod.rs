@@ -10,6 +10,7 @@ use caravel_client::{Informer, Key, WorkQueue};
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
@@ -53,7 +54,12 @@ fn with_condition(
     changed
 }
 
-/// Runs the approver: kubelets get their client certificates without a person, if their requester may have them.
+/// A Node's addresses may become known this much later than its kubelet asks for a certificate, seconds.
+const NODE_KNOWN: i64 = 60;
+
+/// Runs the approver: kubelets get their client certificates without a person, if their requester may have them; and
+/// serving certificates, if a node asks for its own and for no other names than its Node has (upstream leaves the latter
+/// to add-ons).
 ///
 /// # Errors
 /// Never by itself.
@@ -68,10 +74,13 @@ pub async fn run_approver(context: Context) -> anyhow::Result<()> {
         async move {
             let Some(csr) = csr else { return Ok(None) };
             let decided = issued(&csr) || condition(&csr, "Approved").is_some() || condition(&csr, "Denied").is_some();
-            if decided || csr.spec.signer_name != KUBELET_CLIENT {
+            if decided || ![KUBELET_CLIENT, KUBELET_SERVING].contains(&csr.spec.signer_name.as_str()) {
                 return Ok(None);
             }
             let Ok(r) = request::parse(&csr) else { return Ok(None) };
+            if csr.spec.signer_name == KUBELET_SERVING {
+                return approve_serving(&client, &csr, &r).await;
+            }
             if request::kubelet_client(&csr, &r).is_err() {
                 return Ok(None);
             }
@@ -92,6 +101,31 @@ pub async fn run_approver(context: Context) -> anyhow::Result<()> {
     };
     context.work(queue, 2, reconcile).await;
     Ok(())
+}
+
+/// Approves a node's own serving certificate for the names that its Node has.
+async fn approve_serving(
+    client: &kube::Client,
+    csr: &CertificateSigningRequest,
+    r: &rcgen::CertificateSigningRequestParams,
+) -> anyhow::Result<Option<Duration>> {
+    let from_a_node = csr.spec.groups.iter().flatten().any(|group| group == "system:nodes") && request::own(csr, r);
+    if !from_a_node || request::grantable(csr, r).is_err() {
+        return Ok(None);
+    }
+    let node = request::node_of(r);
+    let known = Api::<Node>::all(client.clone()).get_opt(&node).await?;
+    let addresses = known.and_then(|n| n.status?.addresses).unwrap_or_default();
+    let addresses: Vec<&str> = addresses.iter().map(|a| a.address.as_str()).collect();
+    if !request::names_are_of(r, &node, &addresses) {
+        let young = until(plus(created(csr), NODE_KNOWN), Timestamp::now()).is_some();
+        return Ok(young.then_some(Duration::from_secs(2)));
+    }
+    let message = "Auto approving the serving certificate of a node for its own names.".to_owned();
+    let approved = with_condition(csr, "Approved", "AutoApproved", message);
+    let api: Api<CertificateSigningRequest> = Api::all(client.clone());
+    api.replace_subresource("approval", name(csr), &PostParams::default(), &approved).await?;
+    Ok(None)
 }
 
 /// Whether the requester may have this kind of certificate without a person's approval.
@@ -255,6 +289,23 @@ mod tests {
         ] {
             let result = sign(&a, &request);
             assert_eq!(result.is_ok(), good, "{} {:?}", request.spec.signer_name, result.err());
+        }
+    }
+
+    #[test]
+    fn a_node_may_serve_under_its_own_names_only() {
+        let server = ["digital signature", "server auth"];
+        for (sans, good) in [
+            (&["n1", "10.0.0.1"][..], true),
+            (&["n1"][..], true),
+            (&["n2"][..], false),
+            (&["n1", "10.0.0.2"][..], false),
+            (&["kubernetes.default.svc"][..], false),
+        ] {
+            let c = csr(KUBELET_SERVING, "system:nodes", "system:node:n1", sans, &server);
+            let r = request::parse(&c).unwrap();
+            assert_eq!(request::node_of(&r), "n1");
+            assert_eq!(request::names_are_of(&r, "n1", &["10.0.0.1", "n1"]), good, "{sans:?}");
         }
     }
 

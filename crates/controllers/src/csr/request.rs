@@ -57,6 +57,20 @@ fn named(r: &CertificateSigningRequestParams, wanted: fn(&SanType) -> bool) -> b
     r.params.subject_alt_names.iter().any(wanted)
 }
 
+/// The node whose certificate it is to be.
+pub fn node_of(r: &CertificateSigningRequestParams) -> String {
+    subject(r, &DnType::CommonName).trim_start_matches(NODE_PREFIX).to_owned()
+}
+
+/// Whether all names asked for are the node's name or one of its addresses.
+pub fn names_are_of(r: &CertificateSigningRequestParams, node: &str, addresses: &[&str]) -> bool {
+    r.params.subject_alt_names.iter().all(|name| match name {
+        SanType::DnsName(dns) => dns.as_str() == node || addresses.contains(&dns.as_str()),
+        SanType::IpAddress(ip) => addresses.iter().any(|a| a.parse() == Ok(*ip)),
+        _ => false,
+    })
+}
+
 /// Whether a kubelet asks for its client certificate.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 use super::forward::forward;
 use super::locate::split_name;
+use super::rewrite::{Links, answer, prepare};
 use crate::admission::{Operation, Request};
 use crate::handlers::Inbound;
 use crate::http::body::Body;
@@ -59,18 +60,7 @@ impl Server {
                 let path = format!("/portForward/{namespace}/{name}");
                 (self.node_backend(&node).await?, with_query(path, &query))
             }
-            ("pods", "proxy") => {
-                let named = split_name(&name).ok_or_else(|| bad_name(&name))?;
-                (self.pod_backend(namespace, &named).await?, with_query(rest_of(&inbound), &query))
-            }
-            ("services", "proxy") => {
-                let named = split_name(&name).ok_or_else(|| bad_name(&name))?;
-                (self.service_backend(namespace, &named).await?, with_query(rest_of(&inbound), &query))
-            }
-            ("nodes", "proxy") => {
-                let named = split_name(&name).ok_or_else(|| bad_name(&name))?;
-                (self.node_backend(named.name).await?, with_query(rest_of(&inbound), &query))
-            }
+            (_, "proxy") => return self.proxy(inbound, &kind).await,
             _ => return Err(ApiError::unknown_path()),
         };
         let body = inbound.take_body();
@@ -79,6 +69,41 @@ impl Server {
         parts.headers.remove(http::header::AUTHORIZATION);
         parts.headers.remove(http::header::COOKIE);
         forward(parts, body, &backend, &target, self.stop.clone()).await
+    }
+
+    /// Passes a request on to a Pod, a Service's endpoint or a node's own port, so that links in the answer lead here again.
+    async fn proxy(self: &Arc<Self>, inbound: Inbound, kind: &Kind) -> Result<Response<Body>, ApiError> {
+        let (namespace, name) = (inbound.info.namespace.clone(), inbound.info.path_name().to_owned());
+        let named = split_name(&name).ok_or_else(|| bad_name(&name))?;
+        let (prefix, rest) = around_proxy(inbound.parts.uri.path(), kind.namespaced);
+        let (prefix, rest) = (prefix.to_owned(), rest.to_owned());
+        let method = inbound.parts.method.clone();
+        let query = inbound.parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        let upgrade = super::forward::upgrade_of(&inbound.parts).is_some();
+        let backend = match &*kind.plural {
+            "pods" => self.pod_backend(&namespace, &named).await?,
+            "services" => self.service_backend(&namespace, &named).await?,
+            "nodes" => self.node_port_backend(&named).await?,
+            _ => return Err(ApiError::unknown_path()),
+        };
+        if rest.is_empty() && !upgrade && matches!(method, Method::GET | Method::HEAD) {
+            // Relative links of a page at `…/proxy` would miss the proxy; at `…/proxy/` they do not.
+            let place = http::HeaderValue::try_from(format!("{prefix}/{query}"))
+                .map_err(|_| ApiError::bad_request("the query cannot be passed on".to_owned()))?;
+            let mut moved = Response::new(Body::Empty);
+            *moved.status_mut() = http::StatusCode::MOVED_PERMANENTLY;
+            moved.headers_mut().insert(http::header::LOCATION, place);
+            return Ok(moved);
+        }
+        let path = if rest.is_empty() { "/".to_owned() } else { rest };
+        let body = inbound.take_body();
+        let Inbound { mut parts, .. } = inbound;
+        let asked = parts.headers.get(http::header::HOST).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let links = Links { prefix, hosts: asked.into_iter().chain([backend.host.clone()]).collect() };
+        parts.headers.remove(http::header::AUTHORIZATION);
+        prepare(&mut parts, &links, &path);
+        let response = forward(parts, body, &backend, &format!("{path}{query}"), self.stop.clone()).await?;
+        Ok(if upgrade { response } else { answer(response, links, &method) })
     }
 
     async fn admit_connect(self: &Arc<Self>, inbound: &Inbound, kind: &Arc<Kind>) -> Result<(), ApiError> {
@@ -104,7 +129,7 @@ fn connect_options(kind: &Kind, subresource: &str, inbound: &Inbound) -> Value {
     let gvk = crate::admission::matching::kind_at(kind, subresource);
     let mut options = json!({"kind": gvk.kind, "apiVersion": gvk.api_version()});
     if subresource == "proxy" {
-        options["path"] = json!(rest_of(inbound));
+        options["path"] = json!(around_proxy(inbound.parts.uri.path(), kind.namespaced).1);
         return options;
     }
     for (key, value) in query_pairs(inbound.query()) {
@@ -131,13 +156,24 @@ fn bad_name(name: &str) -> ApiError {
     ApiError::bad_request(format!("invalid request {name:?}: the name must be NAME, NAME:PORT or SCHEME:NAME:PORT"))
 }
 
-/// The path behind `…/proxy`, as it was sent (still encoded).
-fn rest_of(inbound: &Inbound) -> String {
-    let path = inbound.parts.uri.path();
-    match path.split_once("/proxy/") {
-        Some((_, rest)) => format!("/{rest}"),
-        None => "/".to_owned(),
+/// The path up to and including `/proxy`, and what comes behind it, as they were sent (still encoded).
+fn around_proxy(path: &str, namespaced: bool) -> (&str, &str) {
+    // /api/v1/namespaces/NAMESPACE/KIND/NAME/proxy, /api/v1/KIND/NAME/proxy
+    let segments = if namespaced { 7 } else { 5 };
+    let mut seen = 0;
+    let mut inside = false;
+    for (at, c) in path.char_indices() {
+        if c == '/' {
+            if seen == segments && inside {
+                return path.split_at(at);
+            }
+            inside = false;
+        } else if !inside {
+            inside = true;
+            seen += 1;
+        }
     }
+    (path, "")
 }
 
 /// The container that the query names, or the only one, or the default one.
@@ -263,6 +299,18 @@ mod tests {
             container_of(&two, "", "a container name must be specified").unwrap_err().message,
             "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]"
         );
+    }
+
+    #[test]
+    fn paths_are_cut_behind_the_right_proxy() {
+        for (path, namespaced, prefix, rest) in [
+            ("/api/v1/namespaces/n/pods/p/proxy", true, "/api/v1/namespaces/n/pods/p/proxy", ""),
+            ("/api/v1/namespaces/n/pods/p/proxy/", true, "/api/v1/namespaces/n/pods/p/proxy", "/"),
+            ("/api/v1/namespaces/proxy/services/proxy/proxy/a%20b/proxy/c", true, "/api/v1/namespaces/proxy/services/proxy/proxy", "/a%20b/proxy/c"),
+            ("/api/v1/nodes/n:1/proxy//x", false, "/api/v1/nodes/n:1/proxy", "//x"),
+        ] {
+            assert_eq!(around_proxy(path, namespaced), (prefix, rest));
+        }
     }
 
     #[test]

@@ -126,7 +126,8 @@ pub async fn forward(
     Ok(Response::from_parts(head, Body::Through(body)))
 }
 
-fn upgrade_of(parts: &Parts) -> Option<HeaderValue> {
+/// The protocol that the request asks to change to.
+pub(super) fn upgrade_of(parts: &Parts) -> Option<HeaderValue> {
     let asks = parts
         .headers
         .get_all(CONNECTION)

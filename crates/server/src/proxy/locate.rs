@@ -61,6 +61,26 @@ impl Server {
         })
     }
 
+    /// `nodes/NAME/proxy`: the kubelet, or with another port whatever listens there.
+    pub(super) async fn node_port_backend(&self, named: &Named<'_>) -> Result<Backend, ApiError> {
+        let mut backend = self.node_backend(named.name).await?;
+        let kubelet = backend.addresses.first().map(|a| a.port().to_string()).unwrap_or_default();
+        if named.port.is_empty() || named.port == kubelet {
+            return Ok(backend);
+        }
+        let port: u16 = named
+            .port
+            .parse()
+            .map_err(|_| ApiError::bad_request(format!("a node has no port {:?}; give its number", named.port)))?;
+        for address in &mut backend.addresses {
+            address.set_port(port);
+        }
+        backend.host = backend.addresses.first().map(ToString::to_string).unwrap_or_default();
+        backend.tls = (named.scheme == "https").then(|| self.nodes.blind.clone());
+        backend.what = format!("port {port} of node {:?}", named.name);
+        Ok(backend)
+    }
+
     /// A Pod that runs on a node, with its node's name.
     pub(super) async fn pod_on_node(&self, namespace: &str, name: &str) -> Result<(Value, String), ApiError> {
         let pod = self

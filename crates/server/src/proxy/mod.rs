@@ -4,6 +4,7 @@
 mod connect;
 mod forward;
 mod locate;
+mod rewrite;
 
 use crate::pki::Pki;
 use parking_lot::RwLock;
