@@ -3,16 +3,22 @@
 
 mod call;
 pub mod extension;
+mod health;
 mod own;
 mod plane;
 mod podnet;
 mod raw;
+mod registry;
+mod websocket;
 mod wire;
 
+pub use health::Health;
 pub use own::OwnCluster;
 pub use plane::{ControlPlane, client};
 pub use podnet::{Asked, Net, Said, Serving};
 pub use raw::{Answer, Raw};
+pub use registry::Registry;
+pub use websocket::websocket;
 pub use wire::{Watch, Wire, block_on, error_line, json_path};
 
 use serde_json::Value;
@@ -95,6 +101,12 @@ impl Namespace {
             (200, object) => Err(format!("it is {object:#}")),
             (_, status) => Err(error_line(&status)),
         })
+    }
+
+    /// What a container of a Pod has printed, or why it cannot be read.
+    pub fn log(&self, pod: &str, container: &str) -> Result<String, String> {
+        let path = format!("{}/log?container={container}", self.path(&format!("pod/{pod}")));
+        self.wire().text(&path)
     }
 
     /// Waits until the object is gone.

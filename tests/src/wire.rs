@@ -68,6 +68,17 @@ impl Wire {
         })
     }
 
+    /// The client beneath, whose connection lives on [`block_on`]'s runtime.
+    pub fn client(&self) -> kube::Client {
+        self.raw.client()
+    }
+
+    /// GET of what is text and no JSON, such as a log.
+    pub fn text(&self, path: &str) -> Result<String, String> {
+        let (client, request) = (self.client(), http::Request::get(path).body(vec![]).expect("a request"));
+        block_on(async move { client.request_text(request).await.map_err(|e| e.to_string()) })
+    }
+
     fn json(&self, method: &str, path: &str, kind: &str, body: &Value) -> Answer {
         self.send(method, path, &[("content-type", kind)], body.to_string().into_bytes())
     }

@@ -20,16 +20,16 @@ fn run(prefix: &str, pod: Value, container: Value, script: &str) -> String {
     sources(&ns);
     let mut c = json!({"name":"c","image":"test/busybox:1","command":["sh","-c",script]});
     merge(&mut c, container);
-    let mut spec = json!({"restartPolicy":"Never","containers":[c]});
+    let mut spec = json!({"restartPolicy":"Never","terminationGracePeriodSeconds":0,"containers":[c]});
     merge(&mut spec, pod);
     let object = json!({"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","labels":{"color":"blue"},"annotations":{"note":"hi"}},"spec":spec});
     ns.create(&object.to_string());
     ns.eventually("the Pod succeeds", || match ns.field("pod/p", "{.status.phase}").as_str() {
         "Succeeded" => Ok(()),
-        "Failed" => panic!("the container failed and said: {}", ns.ok(&["logs", "p"])),
+        "Failed" => panic!("the container failed and said: {:?}", ns.log("p", "c")),
         other => Err(format!("it is {other}")),
     });
-    ns.ok(&["logs", "p"])
+    ns.log("p", "c").unwrap()
 }
 
 fn merge(into: &mut Value, from: Value) {
@@ -189,6 +189,17 @@ prints! {
     hostname_and_subdomain: {"hostname":"h","subdomain":"s"}, {}, "hostname; grep -c 'h[.]s[.]' /etc/hosts" => "h\n1\n";
 }
 
+// Names of variables may hold any printable character but `=`.
+prints! {
+    config_map_prefixes: {}, {"envFrom":[{"prefix":"1-","configMapRef":{"name":"cm"}},{"prefix":"$_-1","configMapRef":{"name":"cm"}},{"prefix":"#@!a.b ","configMapRef":{"name":"cm"}}]},
+        "tr '\\0' '\\n' < /proc/1/environ | grep value-1 | sort" => "#@!a.b data-1=value-1\n$_-1data-1=value-1\n1-data-1=value-1\n";
+    secret_prefixes: {}, {"envFrom":[{"prefix":"1-","secretRef":{"name":"s"}},{"prefix":"$_-1","secretRef":{"name":"s"}},{"prefix":"#@!a.b ","secretRef":{"name":"s"}}]},
+        "tr '\\0' '\\n' < /proc/1/environ | grep secret-1 | sort" => "#@!a.b data-1=secret-1\n$_-1data-1=secret-1\n1-data-1=secret-1\n";
+    privilege_does_not_grow: {}, {"securityContext":{"allowPrivilegeEscalation":false,"runAsUser":1000}},
+        "id -u; grep NoNewPrivs /proc/self/status" => "1000\nNoNewPrivs:\t1\n";
+    output_is_logged: {}, {}, "echo 'Hello World'; echo error >&2" => "Hello World\nerror\n";
+}
+
 // Who the process is and what it may do.
 prints! {
     runs_as_user: {}, {"securityContext":{"runAsUser":65534}}, "id -u" => "65534\n";
@@ -221,7 +232,7 @@ fn containers_of_a_pod_share_an_empty_dir() {
         .to_string(),
     );
     ns.until("pod/p", "{.status.phase}", "Succeeded");
-    assert_eq!(ns.ok(&["logs", "p", "-c", "reader"]), "shared\n");
+    assert_eq!(ns.log("p", "reader").unwrap(), "shared\n");
 }
 
 #[test]
@@ -254,4 +265,38 @@ fn a_termination_message_comes_from_the_file_or_the_log() {
         ns.until(&format!("pod/{name}"), "{.status.phase}", phase);
         assert_eq!(message(name), expected, "{name}");
     }
+}
+
+/// What a container runs when its image has an entrypoint and arguments of its own.
+#[test]
+fn an_image_s_program_and_arguments_can_be_overridden() {
+    let ns = Namespace::new("entry");
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy("/bin/busybox", dir.path().join("busybox")).unwrap();
+    let recipe = "FROM scratch\nCOPY busybox /bin/echo\nCOPY busybox /bin/printf\nENTRYPOINT [\"/bin/echo\",\"entrypoint\"]\nCMD [\"default\",\"arguments\"]\n";
+    std::fs::write(dir.path().join("Containerfile"), recipe).unwrap();
+    let image = format!("test/entry:{}", ns.name);
+    let mut build = std::process::Command::new(caravel_tests::program());
+    build.args(["image", "build", "-t", &image]).arg(dir.path()).arg("--data-dir").arg(caravel_tests::cluster_dir());
+    let built = build.output().unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let (command, args) = (json!(["/bin/printf", "%s,%s"]), json!(["override", "arguments"]));
+    let run = |name: &str, more: Value| {
+        let mut c = json!({"name":name,"image":image,"imagePullPolicy":"Never"});
+        merge(&mut c, more);
+        c
+    };
+    let containers = [
+        run("defaults", json!({})),
+        run("args", json!({"args":args})),
+        run("command", json!({"command":["/bin/printf", "%s", "override"]})),
+        run("both", json!({"command":command,"args":args})),
+    ];
+    ns.create(&json!({"apiVersion":"v1","kind":"Pod","metadata":{"name":"p"},"spec":{"restartPolicy":"Never","terminationGracePeriodSeconds":0,"containers":containers}}).to_string());
+    ns.until("pod/p", "{.status.phase}", "Succeeded");
+    let said = ["defaults", "args", "command", "both"].map(|c| ns.log("p", c).unwrap());
+    assert_eq!(
+        said,
+        ["entrypoint default arguments\n", "entrypoint override arguments\n", "override", "override,arguments"]
+    );
 }

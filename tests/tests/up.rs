@@ -38,6 +38,8 @@ fn a_cluster_that_was_down_comes_up_with_its_state() {
     cluster.ok(&["up", "--detach"]);
     assert_eq!(ns.field("configmap/kept", "{.data.k}"), "v");
     ns.until("pod/p", "{.status.containerStatuses[0].ready}", "true");
+    // The runtime has forgotten the container, the count of its starts goes on.
+    ns.until("pod/p", "{.status.containerStatuses[0].restartCount}", "1");
     assert!(cluster.ok(&["status"]).contains("healthy"));
     assert!(cluster.ok(&["up", "--detach"]).contains("already up"));
     assert!(cluster.ok(&["kubeconfig"]).contains("client-certificate-data"));

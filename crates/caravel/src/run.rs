@@ -212,16 +212,17 @@ fn spawn_node(
     config.pod_cidr = Some(instance.own_pod_cidr());
     let pki = plane.server.pki().clone();
     let certificate = serving::Certificate::open(pki, name, address)?;
+    let who = UserInfo::new(format!("system:node:{name}"), &["system:nodes"]);
+    let (view, runtime, keep) = (plane.cluster(who, "kubelet"), containerd.dyn_runtime(), containerd.clone());
     let api = caravel_node::server::Config {
         node_name: name.to_owned(),
         serving: certificate.serving(),
         client_ca: plane.server.pki().ca.cert_pem().to_owned(),
         root_dir: config.root_dir.clone(),
-        log_dir: config.log_dir.clone(),
-        reviewer: None,
+        // `/logs/pods/…` as on any node; beside it lie the logs of this program and of containerd.
+        log_dir: config.log_dir.parent().unwrap_or(&config.log_dir).to_path_buf(),
+        reviewer: Some(Arc::new(view.client())),
     };
-    let who = UserInfo::new(format!("system:node:{name}"), &["system:nodes"]);
-    let (view, runtime, keep) = (plane.cluster(who, "kubelet"), containerd.dyn_runtime(), containerd.clone());
     tasks.spawn("node", move |stop| async move {
         // containerd is watched, and started again when it dies, as long as this is held.
         let _containerd = keep;

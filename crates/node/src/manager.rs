@@ -265,7 +265,9 @@ impl Manager {
             match event {
                 None => return,
                 Some(Event::Resync) => self.wake_all(),
-                Some(Event::Started { id } | Event::Exited { id, .. } | Event::Oom { id }) => {
+                // Workers start their containers themselves and look right after.
+                Some(Event::Started { .. }) => {}
+                Some(Event::Exited { id, .. } | Event::Oom { id }) => {
                     let owner = self.shared.owners.lock().get(&id).cloned();
                     if let Some(h) = owner.and_then(|uid| self.pods.lock().get(&uid).cloned()) {
                         h.wake.notify_one();

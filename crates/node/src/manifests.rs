@@ -75,7 +75,13 @@ fn read(dir: &Path, node: &str) -> BTreeMap<PathBuf, Arc<Pod>> {
 }
 
 /// Runs the manifests of a directory until stopped.
-pub async fn run(shared: Arc<Shared>, manager: Arc<Manager>, node: Node, dir: PathBuf, stop: CancellationToken) {
+pub async fn run(
+    shared: Arc<Shared>,
+    manager: Arc<Manager>,
+    node: tokio::sync::watch::Receiver<Node>,
+    dir: PathBuf,
+    stop: CancellationToken,
+) {
     let watch = match watch(&dir) {
         Ok(w) => w,
         Err(e) => {
@@ -93,7 +99,8 @@ pub async fn run(shared: Arc<Shared>, manager: Arc<Manager>, node: Node, dir: Pa
         pods.values().filter(|p| !running.contains(spec::uid(p))).for_each(|p| manager.present(p));
         running = now;
         manager.manifests_read.cancel();
-        mirror(&shared, &node, pods.values()).await;
+        let owner = node.borrow().clone();
+        mirror(&shared, &owner, pods.values()).await;
         tokio::select! {
             () = stop.cancelled() => return,
             () = manager.mirror_changed.notified() => {}

@@ -3,10 +3,10 @@
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use caravel_client::{Cluster, ListSelector};
+use caravel_client::{Change, Cluster, ListSelector};
 use caravel_runtime::Runtime;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::cgroup::Cgroups;
@@ -23,9 +23,8 @@ use crate::source::PodSource;
 use crate::upkeep;
 use crate::volume::{Volumes, mounts};
 
-/// A missed event costs at most this much time. Short while exits of containers that end within milliseconds of their start
-/// are sometimes not told.
-const SAFETY_NET: Duration = Duration::from_secs(10);
+/// A missed event costs at most this much time.
+const SAFETY_NET: Duration = Duration::from_secs(300);
 
 /// What keeps a node from starting.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +97,7 @@ pub async fn start(
     let shared = Arc::new(Shared {
         machine: Machine::detect(&config.root_dir),
         recorder: cluster.recorder("kubelet"),
-        volumes: Volumes::new(client.clone(), watches),
+        volumes: Volumes::new(client.clone(), runtime.clone(), watches),
         pulls: Pulls::new(config.max_parallel_pulls),
         services: cluster.informer::<Service>(),
         node: cluster.informer_with::<Node>(ListSelector::fields(format!("metadata.name={name}"))),
@@ -133,7 +132,8 @@ async fn serve(shared: &Arc<Shared>, manager: &Arc<Manager>, stop: &Cancellation
         serving: server::ServingCert::from_pem(chain, key).map_err(|e| failed(format!("{e:#}")))?,
         client_ca: client_ca.clone(),
         root_dir: config.root_dir.clone(),
-        log_dir: config.log_dir.clone(),
+        // `/logs/pods/…` as on any node; beside it lie the logs of this program and of containerd.
+        log_dir: config.log_dir.parent().unwrap_or(&config.log_dir).to_path_buf(),
         reviewer: Some(Arc::new(shared.client.clone())),
     };
     let (pods, runtime, stop): (Arc<dyn PodSource>, _, _) = (manager.clone(), shared.runtime.clone(), stop.clone());
@@ -164,21 +164,25 @@ pub fn purge(dir: &std::path::Path, cgroup_root: &str) -> Result<(), Error> {
 
 async fn live(shared: Arc<Shared>, manager: Arc<Manager>, cluster: Cluster, stop: CancellationToken) {
     let work = async {
-        let node = register::register(&shared.client, &shared.config).await;
-        let look = Arc::new(Notify::new());
-        let doubt = look.clone();
+        let node = watch::Sender::new(register::register(&shared.client, &shared.config).await);
+        let (look, gone) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (doubt, deleted) = (look.clone(), gone.clone());
         shared.node.on_change(move |c| {
-            if register::doubted(c.object()) {
+            if let Change::Deleted(_) = c {
+                deleted.notify_one();
+            } else if register::doubted(c.object()) {
                 doubt.notify_one();
             }
         });
-        let manifests = static_pods(shared.clone(), manager.clone(), node.clone(), stop.clone());
-        let lease = register::renew(shared.client.clone(), node, shared.config.lease_duration, stop.clone());
+        let manifests = static_pods(shared.clone(), manager.clone(), node.subscribe(), stop.clone());
+        let lease =
+            register::renew(shared.client.clone(), node.subscribe(), shared.config.lease_duration, stop.clone());
+        let again = register_again(&shared, &node, &gone, &look);
         let status = register::keep_status(shared.clone(), manager.clone(), look.clone(), stop.clone());
         let events = manager.clone().follow_runtime(stop.clone());
         let upkeep = upkeep::run(shared.clone(), manager.clone(), look.clone(), stop.clone());
         let pods = pods(shared.clone(), manager.clone(), cluster);
-        tokio::join!(lease, status, events, upkeep, manifests, pods);
+        tokio::join!(lease, status, events, upkeep, manifests, pods, again);
     };
     tokio::select! {
         () = work => {}
@@ -186,7 +190,17 @@ async fn live(shared: Arc<Shared>, manager: Arc<Manager>, cluster: Cluster, stop
     }
 }
 
-async fn static_pods(shared: Arc<Shared>, manager: Arc<Manager>, node: Node, stop: CancellationToken) {
+/// A Node that was deleted while its machine lives comes back.
+async fn register_again(shared: &Shared, node: &watch::Sender<Node>, gone: &Notify, look: &Notify) {
+    loop {
+        gone.notified().await;
+        tracing::warn!(node = shared.config.node_name, "the Node was deleted; it is registered again");
+        node.send_replace(register::register(&shared.client, &shared.config).await);
+        look.notify_one();
+    }
+}
+
+async fn static_pods(shared: Arc<Shared>, manager: Arc<Manager>, node: watch::Receiver<Node>, stop: CancellationToken) {
     if let Some(dir) = shared.config.manifest_dir.clone() {
         manifests::run(shared, manager, node, dir, stop).await;
     }

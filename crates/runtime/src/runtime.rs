@@ -1,5 +1,6 @@
 //! The trait.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::Result;
@@ -75,6 +76,13 @@ pub trait Runtime: Send + Sync + 'static {
     fn remove_image<'a>(&'a self, image: &'a str) -> Fut<'a, ()>;
     /// What images take on disk.
     fn image_fs_info(&self) -> Fut<'_, ImageFsInfo>;
+
+    /// Mounts the content of an image that is in the node at `target` (a directory), read-only, under a key that
+    /// [`Runtime::unmount_image`] gives back. [`Error::NotFound`](crate::Error::NotFound): it was never unpacked, which
+    /// creating a container from it does.
+    fn mount_image<'a>(&'a self, image: &'a str, key: &'a str, target: &'a Path) -> Fut<'a, ()>;
+    /// Gives back what [`Runtime::mount_image`] keeps of the image, after `target` was unmounted.
+    fn unmount_image<'a>(&'a self, key: &'a str) -> Fut<'a, ()>;
 
     /// One container's usage.
     fn container_stats<'a>(&'a self, id: &'a str) -> Fut<'a, ContainerStats>;

@@ -66,7 +66,7 @@ pub fn credentials(image: &str, secrets: &[Arc<Secret>]) -> Vec<Auth> {
         for (registry, entry) in entries(s) {
             let key = normal(&registry);
             if matches(&key, &full) {
-                found.extend(auth(&entry, &registry).map(|a| (key.len(), a)));
+                found.extend(auth(&entry).map(|a| (key.len(), a)));
             }
         }
     }
@@ -108,13 +108,14 @@ fn matches(key: &str, image: &str) -> bool {
             || path.starts_with(&format!("{key_path}:")))
 }
 
-fn auth(entry: &Value, registry: &str) -> Option<Auth> {
+fn auth(entry: &Value) -> Option<Auth> {
     let text = |k: &str| entry.get(k).and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut a = Auth {
         username: text("username"),
         password: text("password"),
         auth: String::new(),
-        server_address: registry.to_owned(),
+        // The credentials were chosen for the image's registry; a runtime that compares names would not know aliases.
+        server_address: String::new(),
         identity_token: text("identitytoken"),
         registry_token: text("registrytoken"),
     };

@@ -5,7 +5,7 @@ pub mod auth;
 use std::time::Duration;
 
 use caravel_runtime as rt;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -49,15 +49,14 @@ fn failure(reason: &str, message: impl Into<String>, retry_at: Option<i64>) -> F
     Failure { hindrance: Hindrance { reason: reason.into(), message: message.into() }, retry_at }
 }
 
-/// The image of a container, fetched if its pull policy says so.
+/// The image of a container or of an image volume, fetched if the pull policy says so.
 pub async fn ensure(
     shared: &Shared,
     pod: &Pod,
-    c: &Container,
+    (name, policy): (&str, Option<&str>),
     about: &About,
     cancel: &CancellationToken,
 ) -> Result<rt::Image, Failure> {
-    let name = c.image.as_deref().unwrap_or_default();
     if let Err(why) = auth::check_name(name) {
         let message =
             format!("Failed to apply default image tag \"{name}\": couldn't parse image name \"{name}\": {why}");
@@ -72,7 +71,7 @@ pub async fn ensure(
             Some(now_ns() + 5_000_000_000),
         )
     })?;
-    let policy = c.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
+    let policy = policy.unwrap_or("IfNotPresent");
     match (policy, present) {
         ("Never", None) => {
             let message = format!("Container image \"{name}\" is not present with pull policy of Never");

@@ -1,7 +1,7 @@
 //! What to do next for a Pod that is to live: a pure function of what the API wants, what the runtime holds, what the
 //! probes found and the time. The worker does it and asks again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
@@ -37,7 +37,7 @@ pub struct Input<'a> {
     /// Waits after crashes.
     pub backoff: &'a Backoff,
     /// Containers stopped so that they start again whatever their exit code.
-    pub to_restart: &'a HashSet<String>,
+    pub to_restart: &'a Restarts,
     /// Now, ns.
     pub now: i64,
 }
@@ -71,6 +71,9 @@ pub enum KillReason {
     /// The Pod ends.
     PodEnds,
 }
+
+/// Containers that were stopped to start again, by id, and why they were stopped.
+pub type Restarts = HashMap<String, KillReason>;
 
 /// A container to stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,7 +170,7 @@ impl Planner<'_> {
         }
         let left = self.spec.containers.iter().any(|c| match o.latest(&c.name) {
             Some(r) if r.state == ContainerState::Exited => {
-                self.input.to_restart.contains(&r.id) || spec::restarts(self.spec, Role::Regular, c, r.exit_code)
+                self.input.to_restart.contains_key(&r.id) || spec::restarts(self.spec, Role::Regular, c, r.exit_code)
             }
             _ => true,
         });
@@ -293,7 +296,8 @@ impl Planner<'_> {
                     }
                 }
                 Some(r) if r.state == ContainerState::Exited => {
-                    if self.input.to_restart.contains(&r.id) || spec::restarts(self.spec, Role::Regular, c, r.exit_code)
+                    if self.input.to_restart.contains_key(&r.id)
+                        || spec::restarts(self.spec, Role::Regular, c, r.exit_code)
                     {
                         starting += 1;
                         self.start(c, Role::Regular, plan);
@@ -349,13 +353,27 @@ impl Planner<'_> {
             plan.wake = Some(plan.wake.map_or(end, |w| w.min(end)));
             return;
         }
-        plan.start.push(Start { name: c.name.clone(), role, attempt: last.map_or(0, |r| r.attempt + 1), after });
+        let attempt = last.map_or_else(|| self.told_starts(&c.name), |r| r.attempt + 1);
+        plan.start.push(Start { name: c.name.clone(), role, attempt, after });
     }
 
-    /// The end that a wait counts from: the last one that was not our own doing.
+    /// How often a container that left no trace in the runtime was started, as far as the API was told: the node may have
+    /// lost all of it (`down`, a new disk) while the Pod lives on.
+    fn told_starts(&self, name: &str) -> u32 {
+        let Some(status) = &self.input.pod.status else { return 0 };
+        let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+        let told = all.into_iter().find(|s| s.name == name && s.container_id.is_some());
+        told.map_or(0, |s| u32::try_from(s.restart_count).unwrap_or(0) + 1)
+    }
+
+    /// The end that a wait counts from: the last one that was not our own doing. A failed probe is the container's.
     fn back_off_from(&self, name: &str) -> Option<i64> {
         let mut ends = self.input.observed.history(name).filter(|r| r.state == ContainerState::Exited);
-        ends.find(|r| !self.input.to_restart.contains(&r.id)).map(|r| r.finished_at)
+        let free = |r: &Record| {
+            let why = self.input.to_restart.get(&r.id);
+            why.is_some_and(|k| !matches!(k, KillReason::Liveness | KillReason::Startup))
+        };
+        ends.find(|r| !free(r)).map(|r| r.finished_at)
     }
 }
 

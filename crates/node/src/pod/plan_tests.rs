@@ -33,7 +33,7 @@ struct World {
     observed: Observed,
     probes: Probes,
     backoff: Backoff,
-    to_restart: HashSet<String>,
+    to_restart: Restarts,
     now: i64,
 }
 
@@ -45,7 +45,7 @@ fn world(spec: serde_json::Value, records: Vec<Record>) -> World {
         observed,
         probes: Probes::new(),
         backoff: Backoff::new(Duration::from_secs(10), Duration::from_secs(300)),
-        to_restart: HashSet::new(),
+        to_restart: Restarts::new(),
         now: 100 * S,
     }
 }
@@ -191,9 +191,11 @@ fn probes_and_changes_restart() {
 fn killed_to_restart_starts_whatever_its_code() {
     let spec = json!({"restartPolicy": "OnFailure", "containers": [{"name": "a"}]});
     let mut w = world(spec, vec![rec("a", Exited, 0, 0)]);
-    w.to_restart.insert("a0".into());
+    w.to_restart.insert("a0".into(), KillReason::Resized);
     assert_eq!(w.short(), "+a1");
     assert_eq!(w.plan().start[0].after, None, "our own kill is not a crash");
+    w.to_restart.insert("a0".into(), KillReason::Liveness);
+    assert_eq!(w.plan().start[0].after, Some(100 * S), "a failed probe is");
 }
 
 #[test]
@@ -209,6 +211,16 @@ fn crash_loops_wait() {
     assert!(p.is_idle());
     w.now = 110 * S;
     assert_eq!(w.short(), "+a2");
+}
+
+#[test]
+fn starts_are_counted_on_when_the_runtime_has_forgotten_them() {
+    let mut w = world(json!({"containers": [{"name": "a"}, {"name": "b"}]}), vec![]);
+    w.pod.status = serde_json::from_value(json!({"containerStatuses": [
+        {"name": "a", "image": "i", "imageID": "", "ready": true, "restartCount": 2, "containerID": "containerd://x"},
+        {"name": "b", "image": "i", "imageID": "", "ready": false, "restartCount": 0}]}))
+    .unwrap();
+    assert_eq!(w.short(), "+a3 +b0");
 }
 
 #[test]

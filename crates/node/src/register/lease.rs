@@ -8,17 +8,19 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use kube::api::{Api, PostParams};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 const NAMESPACE: &str = "kube-node-lease";
 
-/// Renews the Lease four times in its duration, until stopped.
-pub async fn renew(client: kube::Client, node: Node, duration: Duration, stop: CancellationToken) {
+/// Renews the Lease four times in its duration, until stopped. It belongs to the Node, which may be made anew.
+pub async fn renew(client: kube::Client, nodes: watch::Receiver<Node>, duration: Duration, stop: CancellationToken) {
     let api: Api<Lease> = Api::namespaced(client, NAMESPACE);
-    let name = node.metadata.name.clone().unwrap_or_default();
+    let name = nodes.borrow().metadata.name.clone().unwrap_or_default();
     let mut held: Option<Lease> = None;
     let mut delay = Duration::from_millis(200);
     loop {
+        let node = nodes.borrow().clone();
         let wait = match once(&api, &name, &node, duration, held.take()).await {
             Ok(lease) => {
                 held = Some(lease);

@@ -61,8 +61,8 @@ impl Keeper {
             .written
             .as_ref()
             .is_none_or(|(w, at)| !same(w, &new) || at.elapsed() >= self.shared.config.status_interval);
-        // The cluster may have judged a node that was silent for a while.
-        let due = due || self.shared.node.list().first().is_some_and(|n| doubted(n));
+        // The cluster may have judged a node that was silent for a while, or have been given a new Node.
+        let due = due || self.shared.node.list().first().is_some_and(|n| doubted(n) || is_blank(n));
         if due {
             let patch = json!({"status": patch(&new)});
             let api: Api<Node> = Api::all(self.shared.client.clone());
@@ -70,6 +70,7 @@ impl Keeper {
             match api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
                 Ok(_) => self.written = Some((new, Instant::now())),
                 Err(e) => {
+                    self.written = None;
                     tracing::warn!(error = %e, "cannot write the node's status yet");
                     return Duration::from_secs(1);
                 }
@@ -112,6 +113,11 @@ impl Keeper {
 pub fn doubted(node: &Node) -> bool {
     let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
     conditions.into_iter().any(|c| c.status == "Unknown")
+}
+
+/// Whether nothing was told of the node yet.
+fn is_blank(node: &Node) -> bool {
+    node.status.as_ref().is_none_or(|s| s.conditions.iter().flatten().next().is_none())
 }
 
 /// Whether two statuses tell the same; heartbeats do not count.
@@ -170,20 +176,23 @@ pub fn status(
             system_uuid: m.system_uuid.clone(),
         }),
         images: Some(image_list(images)),
-        runtime_handlers: (!handlers.is_empty()).then(|| handlers.iter().map(handler).collect()),
+        runtime_handlers: Some(runtime_handlers(handlers)),
         features: Some(NodeFeatures { supplemental_groups_policy: Some(false) }),
         ..Default::default()
     }
 }
 
-fn handler(h: &rt::RuntimeHandler) -> NodeRuntimeHandler {
-    NodeRuntimeHandler {
-        name: Some(h.name.clone()),
+/// What containers can be given by runtime handler; a runtime that names none has the default one. Read-only mounts are
+/// made recursive by the node itself, whatever the handler can do.
+fn runtime_handlers(handlers: &[rt::RuntimeHandler]) -> Vec<NodeRuntimeHandler> {
+    let one = |name: &str| NodeRuntimeHandler {
+        name: Some(name.to_owned()),
         features: Some(NodeRuntimeHandlerFeatures {
-            recursive_read_only_mounts: Some(h.recursive_read_only_mounts),
-            user_namespaces: Some(h.user_namespaces),
+            recursive_read_only_mounts: Some(true),
+            user_namespaces: Some(false),
         }),
-    }
+    };
+    if handlers.is_empty() { vec![one("")] } else { handlers.iter().map(|h| one(&h.name)).collect() }
 }
 
 fn image_list(images: &[rt::Image]) -> Vec<ContainerImage> {

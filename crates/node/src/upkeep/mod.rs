@@ -4,6 +4,7 @@
 //! None of this has an event to wait for, so it is looked at every ten seconds, as cheaply as can be: one `stat` for each
 //! running container's log, one read of `/proc/meminfo`, one `statvfs`.
 
+pub mod deleted;
 mod images;
 mod logs;
 mod pressure;
@@ -25,10 +26,14 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// Between two looks at images.
 const IMAGE_PERIOD: Duration = Duration::from_secs(300);
 
+/// Between two looks at the logs of deleted Pods.
+const DELETED_PERIOD: Duration = Duration::from_secs(60);
+
 /// Looks after the machine until stopped. `look` is told when the Node's conditions change.
 pub async fn run(shared: Arc<Shared>, manager: Arc<Manager>, look: Arc<Notify>, stop: CancellationToken) {
     let mut images = images::Images::default();
     let mut images_at = Instant::now();
+    let mut deleted_at = Instant::now();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -37,6 +42,11 @@ pub async fn run(shared: Arc<Shared>, manager: Arc<Manager>, look: Arc<Notify>, 
         logs::rotate(&shared, &manager).await;
         let short = pressure::relieve(&shared, &manager, &look).await;
         storage::enforce(&shared, &manager).await;
+        if deleted_at.elapsed() >= DELETED_PERIOD {
+            deleted_at = Instant::now();
+            let logs = shared.config.log_dir.clone();
+            let _ = tokio::task::spawn_blocking(move || deleted::sweep(&logs)).await;
+        }
         if short || images_at.elapsed() >= IMAGE_PERIOD {
             images_at = Instant::now();
             images.collect(&shared).await;

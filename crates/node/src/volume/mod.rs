@@ -3,6 +3,7 @@
 //! ```text
 //! <pod dir>/volumes/kubernetes.io~<kind>/<volume>             what is made for the Pod
 //! <pod dir>/volume-subpaths/<volume>/<container>/<index>      binds of parts of volumes
+//! <pod dir>/volume-read-only/<volume>/<container>/<index>     binds that are read-only with all below them
 //! ```
 //!
 //! [`Volumes::setup`] may be called at any time, and is, whenever something a volume is made from may have changed: it
@@ -12,6 +13,7 @@
 pub mod atomic;
 mod claim;
 mod host_path;
+pub mod images;
 pub mod mounts;
 mod ownership;
 mod payload;
@@ -26,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use caravel_runtime as rt;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume, VolumeMount};
 
 use crate::container::env::{self, Objects};
 use crate::container::expand::expand;
@@ -70,6 +72,7 @@ pub struct MountError {
 /// The volumes of all Pods of the node.
 pub struct Volumes {
     client: kube::Client,
+    runtime: Arc<dyn rt::Runtime>,
     watches: Watches,
     tokens: token::Tokens,
 }
@@ -84,8 +87,8 @@ enum Task {
 
 impl Volumes {
     /// Tells `watches` which objects Pods refer to.
-    pub fn new(client: kube::Client, watches: Watches) -> Self {
-        Volumes { tokens: token::Tokens::new(client.clone()), client, watches }
+    pub fn new(client: kube::Client, runtime: Arc<dyn rt::Runtime>, watches: Watches) -> Self {
+        Volumes { tokens: token::Tokens::new(client.clone()), client, runtime, watches }
     }
 
     /// Brings all volumes of the Pod up to date.
@@ -99,6 +102,10 @@ impl Volumes {
         let mut tasks = Vec::new();
         let fs_group = pod_spec.security_context.as_ref().and_then(|s| s.fs_group).and_then(|g| u32::try_from(g).ok());
         for v in volumes {
+            // Images are fetched and mounted when a container that wants them starts.
+            if v.image.is_some() {
+                continue;
+            }
             let fail = |message: String| MountError { volume: v.name.clone(), message };
             let tokens = self.tokens_of(pod, v, &mut outcome.renew_at).await.map_err(fail)?;
             let given = payload::Given {
@@ -181,28 +188,37 @@ impl Volumes {
             let c = claim::resolve(&self.client, pod, v, &name).await?;
             return Ok(Task::Host { path: c.path, type_: c.host_path_type.unwrap_or_default(), owned: c.owned });
         }
-        Err("this node cannot mount volumes of this type (it can: emptyDir, hostPath, configMap, secret, downwardAPI, projected, persistentVolumeClaim, ephemeral)".into())
+        Err("this node cannot mount volumes of this type (it can: emptyDir, hostPath, configMap, secret, downwardAPI, projected, image, persistentVolumeClaim, ephemeral)".into())
     }
 
     /// Unmounts and removes all that was made for the Pod.
     pub async fn teardown(&self, uid: &str, pod_dir: PathBuf) -> io::Result<()> {
         self.watches.set(uid, BTreeSet::new());
         self.tokens.forget(uid);
+        let images = images::of_pod(&pod_dir);
+        let unmounted = pod_dir.clone();
+        tokio::task::spawn_blocking(move || unmount(&unmounted)).await.map_err(io::Error::other)??;
+        images::give_back(self.runtime.as_ref(), uid, &images).await.map_err(io::Error::other)?;
         tokio::task::spawn_blocking(move || remove(&pod_dir)).await.map_err(io::Error::other)?
     }
 }
 
-/// Unmounts all below a Pod's directory, then removes its volumes. A volume that cannot be unmounted is never
-/// descended into, so that nothing of the host is removed.
-fn remove(pod_dir: &Path) -> io::Result<()> {
+/// Unmounts all below a Pod's directory.
+fn unmount(pod_dir: &Path) -> io::Result<()> {
     if !pod_dir.exists() {
         return Ok(());
     }
     mounts::unmount_below(pod_dir)?;
-    if let Some(left) = mounts::below(pod_dir)?.first() {
-        return Err(io::Error::other(format!("{} is still mounted", left.display())));
+    match mounts::below(pod_dir)?.first() {
+        Some(left) => Err(io::Error::other(format!("{} is still mounted", left.display()))),
+        None => Ok(()),
     }
-    for part in ["volumes", "volume-subpaths"] {
+}
+
+/// Removes the volumes of a Pod of which nothing is mounted any more: a volume that cannot be unmounted is never
+/// descended into, so that nothing of the host is removed.
+fn remove(pod_dir: &Path) -> io::Result<()> {
+    for part in ["volumes", "volume-subpaths", "volume-read-only"] {
         match fs::remove_dir_all(pod_dir.join(part)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -300,6 +316,12 @@ fn one(task: Task, gid: Option<u32>, on_mismatch: bool) -> Result<HostVolume, St
     }
 }
 
+/// Whether a mount and all mounts below it are to be read-only (KEP-3857). The runtime makes only the topmost one so;
+/// the node does the rest on a bind of its own, so `IfPossible` always is.
+pub fn recursively_read_only(m: &VolumeMount) -> bool {
+    m.read_only == Some(true) && matches!(m.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"))
+}
+
 /// The mounts of one container. Parts of volumes are bound here. The error is a `CreateContainerConfigError`.
 pub fn container_mounts(
     c: &Container,
@@ -336,12 +358,14 @@ pub fn container_mounts(
             })?
         };
         let read_only = m.read_only.unwrap_or(false);
-        if m.recursive_read_only.as_deref() == Some("Enabled") {
-            return Err(format!(
-                "volume \"{}\" requested recursive read-only mode, but it is not supported by the runtime",
-                m.name
-            ));
-        }
+        let host = if recursively_read_only(m) {
+            let target = pod_dir.join("volume-read-only").join(&m.name).join(&c.name).join(i.to_string());
+            mounts::bind_read_only(&host, &target)
+                .map_err(|e| format!("volume \"{}\" cannot be made read-only with all below it: {e}", m.name))?;
+            target
+        } else {
+            host
+        };
         let path = if m.mount_path.starts_with('/') { m.mount_path.clone() } else { format!("/{}", m.mount_path) };
         out.push(rt::Mount {
             container_path: path,

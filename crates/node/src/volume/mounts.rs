@@ -69,6 +69,47 @@ pub fn bind(source: &Path, target: &Path, read_only: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Binds `source` with all mounts below it to `target` (made for it), all of it read-only. Done before is done.
+pub fn bind_read_only(source: &Path, target: &Path) -> io::Result<()> {
+    if is_mounted(target)? {
+        return Ok(());
+    }
+    let parent = target.parent().unwrap_or(target);
+    fs::create_dir_all(parent)?;
+    if source.is_dir() {
+        fs::create_dir_all(target)?;
+    } else {
+        fs::OpenOptions::new().create(true).append(true).open(target)?;
+    }
+    bind(source, target, false)?;
+    // What is mounted on the host from now on must not appear here, writable.
+    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+    mount(None::<&str>, target, None::<&str>, private, None::<&str>).map_err(|e| failed("keep apart", target, e))?;
+    for point in below(target)? {
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | kept(&point)?;
+        mount(None::<&str>, &point, None::<&str>, flags, None::<&str>)
+            .map_err(|e| failed("make read-only", &point, e))?;
+    }
+    Ok(())
+}
+
+/// The flags of a mount that a remount would lose.
+fn kept(point: &Path) -> io::Result<MsFlags> {
+    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    let line = text.lines().rev().find(|l| l.split(' ').nth(4).is_some_and(|p| Path::new(&unescape(p)) == point));
+    let options = line.and_then(|l| l.split(' ').nth(5)).unwrap_or_default();
+    let flag = |name: &str| match name {
+        "nosuid" => MsFlags::MS_NOSUID,
+        "nodev" => MsFlags::MS_NODEV,
+        "noexec" => MsFlags::MS_NOEXEC,
+        "noatime" => MsFlags::MS_NOATIME,
+        "nodiratime" => MsFlags::MS_NODIRATIME,
+        "relatime" => MsFlags::MS_RELATIME,
+        _ => MsFlags::empty(),
+    };
+    Ok(options.split(',').map(flag).fold(MsFlags::empty(), |a, b| a | b))
+}
+
 /// Unmounts all at and below a directory. What is busy is detached: it goes with its last user.
 pub fn unmount_below(dir: &Path) -> io::Result<()> {
     for point in below(dir)? {
@@ -108,6 +149,15 @@ mod tests {
         bind(&dir, &inner, true).unwrap();
         assert_eq!(below(&dir).unwrap().len(), 2);
         assert!(fs::write(inner.join("f"), "").is_err(), "read-only");
+        unmount_below(&inner).unwrap();
+        // A mount below the source is read-only too.
+        tmpfs(&inner, Some(1 << 20)).unwrap();
+        let target = dir.with_extension("ro");
+        bind_read_only(&dir, &target).unwrap();
+        assert!(fs::write(target.join("f"), "").is_err() && fs::write(target.join("x/f"), "").is_err());
+        assert!(fs::write(dir.join("x/f"), "").is_ok(), "the source stays as it was");
+        unmount_below(&target).unwrap();
+        fs::remove_dir(target).unwrap();
         unmount_below(&dir).unwrap();
         assert!(below(&dir).unwrap().is_empty());
         fs::remove_dir(dir).unwrap();

@@ -13,6 +13,7 @@ use super::{Step, Wanted, Worker};
 use crate::cgroup::qos;
 use crate::pod::observed::Observed;
 use crate::pod::spec;
+use crate::upkeep::deleted;
 
 impl Worker {
     /// Stops everything; when nothing runs, removes all traces and tells the API that the Pod is gone.
@@ -77,7 +78,7 @@ impl Worker {
         tokio::task::spawn_blocking(move || cgroups.remove(&path)).await.map_err(io::Error::other)?
     }
 
-    /// Removes containers, sandboxes, logs and directory of the Pod.
+    /// Removes containers, sandboxes and directory of the Pod. Its logs stay for a while.
     async fn remove_traces(&mut self, pod: &Pod, observed: &Observed) -> Result<(), String> {
         let runtime = &self.shared.runtime;
         let gone = |r: caravel_runtime::Result<()>| match r {
@@ -94,15 +95,12 @@ impl Worker {
         }
         let config = &self.shared.config;
         let logs = config.pod_log_dir(spec::namespace(pod), spec::name(pod), &self.uid);
-        for dir in [config.pod_dir(&self.uid), logs] {
-            match std::fs::remove_dir_all(&dir) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                    return Err(format!("cannot remove {}: {e}", dir.display()));
-                }
-                _ => {}
-            }
+        deleted::mark(&logs).map_err(|e| format!("cannot note that the logs {} are old: {e}", logs.display()))?;
+        let dir = config.pod_dir(&self.uid);
+        match std::fs::remove_dir_all(&dir) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(format!("cannot remove {}: {e}", dir.display())),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Removes the Pod from the API: the last word of its life, said only to this very Pod.

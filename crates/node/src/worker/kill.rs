@@ -80,7 +80,7 @@ impl Worker {
             KillReason::PodEnds => format!("Stopping container {}", k.name),
         };
         if k.restart {
-            self.to_restart.insert(k.id.clone());
+            self.to_restart.insert(k.id.clone(), k.reason);
         }
         let victim = Victim {
             about: self.shared.about(pod, role, &k.name),

@@ -92,7 +92,7 @@ impl Worker {
     fn plan(&mut self, pod: &Pod, observed: &Observed) -> PodPlan {
         self.stopping
             .retain(|id, _| observed.records.iter().any(|r| &r.id == id && r.state == ContainerState::Running));
-        self.to_restart.retain(|id| observed.records.iter().any(|r| &r.id == id));
+        self.to_restart.retain(|id, _| observed.records.iter().any(|r| &r.id == id));
         let probes = self.probes.verdicts();
         plan::plan(&Input {
             pod,

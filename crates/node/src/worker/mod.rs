@@ -3,6 +3,7 @@
 //! looked at.
 
 mod end;
+mod images;
 mod kill;
 mod live;
 mod observe;
@@ -10,7 +11,7 @@ mod resize;
 mod start;
 mod writer;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -24,7 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::manager::Admission;
 use crate::pod::backoff::Backoff;
 use crate::pod::observed::{ContainerState, Observed};
-use crate::pod::plan::Verdicts;
+use crate::pod::plan::{Restarts, Verdicts};
 use crate::pod::spec;
 use crate::pod::status::{self, Hindrances, Verdict};
 use crate::probe::ProbeSet;
@@ -122,7 +123,7 @@ pub struct Worker {
     hindrances: Hindrances,
     /// When a container, the sandbox (`""`) or the volumes (`"/"`) may be tried again, ns, and the last delay.
     retries: HashMap<String, (i64, Duration)>,
-    to_restart: HashSet<String>,
+    to_restart: Restarts,
     stopping: HashMap<String, AbortOnDropHandle<()>>,
     probes: ProbeSet,
     volumes: Option<Outcome>,
@@ -147,7 +148,7 @@ impl Worker {
             backoff: Backoff::new(config.backoff_initial, config.backoff_max),
             hindrances: Hindrances::new(),
             retries: HashMap::new(),
-            to_restart: HashSet::new(),
+            to_restart: Restarts::new(),
             stopping: HashMap::new(),
             probes: ProbeSet::new(shared.clone(), handle.wake.clone()),
             volumes: None,

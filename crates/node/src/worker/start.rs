@@ -47,15 +47,15 @@ impl Worker {
             self.backoff.next(&plan::key(pod, &member.container), after, now_ns());
         }
         let ending = self.handle.ending.clone();
-        let image = match image::ensure(&self.shared, pod, &member.container, &about, &ending).await {
+        let wanted = &member.container;
+        let named = (wanted.image.as_deref().unwrap_or_default(), wanted.image_pull_policy.as_deref());
+        let image = match image::ensure(&self.shared, pod, named, &about, &ending).await {
             Ok(i) => i,
-            Err(f) => {
-                self.hindrances.insert(s.name.clone(), f.hindrance);
-                let at = f.retry_at.unwrap_or_else(|| now_ns() + 30_000_000_000);
-                self.retries.insert(s.name.clone(), (at, Duration::from_secs(1)));
-                return Err(at);
-            }
+            Err(f) => return Err(self.lacks_image(&s.name, f)),
         };
+        if let Err(f) = self.image_volumes(pod, observed, wanted, &about).await {
+            return Err(self.lacks_image(&s.name, f));
+        }
         if ending.is_cancelled() {
             return Err(0);
         }
@@ -74,6 +74,14 @@ impl Worker {
                 Err(self.retry(&s.name, Duration::from_secs(1), Duration::from_secs(10)))
             }
         }
+    }
+
+    /// An image is not there; returns when to try again, ns.
+    fn lacks_image(&mut self, container: &str, f: image::Failure) -> i64 {
+        self.hindrances.insert(container.to_owned(), f.hindrance);
+        let at = f.retry_at.unwrap_or_else(|| now_ns() + 30_000_000_000);
+        self.retries.insert(container.to_owned(), (at, Duration::from_secs(1)));
+        at
     }
 
     async fn make_and_start(
@@ -156,7 +164,7 @@ impl Worker {
         ip.unwrap_or_default()
     }
 
-    fn sandbox_config(&self, pod: &Pod, attempt: u32) -> Result<rt::SandboxConfig, String> {
+    pub(super) fn sandbox_config(&self, pod: &Pod, attempt: u32) -> Result<rt::SandboxConfig, String> {
         let resolvers = self.shared.resolvers();
         let given = Given { seccomp_default: self.shared.config.seccomp_default, ..Default::default() };
         sandbox::config(

@@ -129,10 +129,11 @@ impl Containerd {
     /// Waits until CRI answers, and imports the pause image if it is not there.
     async fn ready(&self) -> Result<()> {
         let deadline = tokio::time::Instant::now() + CRI_START;
-        loop {
-            match self.cri.version().await {
-                Ok(_) => break,
-                // The socket may be there before the CRI service is; a service that failed to load never comes.
+        let pause = loop {
+            match self.cri.image_status(pause::IMAGE).await {
+                Ok(found) => break found,
+                // The socket may be there before the CRI service is, and that before it has looked at the containers of
+                // its former life; a service that failed to load never comes.
                 Err(error @ (Error::Unavailable(_) | Error::Unimplemented(_))) => {
                     if tokio::time::Instant::now() > deadline || !self.process.lock().is_alive() {
                         return Err(not_started(&self.config, &error.to_string()));
@@ -141,8 +142,8 @@ impl Containerd {
                 }
                 Err(error) => return Err(error),
             }
-        }
-        if self.cri.image_status(pause::IMAGE).await?.is_none() {
+        };
+        if pause.is_none() {
             let bundle = tokio::task::spawn_blocking(pause::image)
                 .await
                 .map_err(|e| Error::Host(format!("making the pause image was broken off: {e}")))??;

@@ -93,6 +93,10 @@ pub(crate) fn from_status(verb: &str, status: tonic::Status) -> Error {
     {
         return Error::Unavailable(format!("{verb}: {message}: {}", root_cause(source)));
     }
+    // containerd has no code of its own for the time in which it looks at the containers it finds.
+    if message.contains("server is not initialized yet") {
+        return Error::Unavailable(format!("{verb}: {message}"));
+    }
     match status.code() {
         Code::Unavailable => Error::Unavailable(format!("{verb}: {message}")),
         Code::NotFound => Error::NotFound(message),
@@ -123,6 +127,8 @@ mod tests {
         let of = |code| from_status("Verb", tonic::Status::new(code, "text"));
         assert!(of(tonic::Code::NotFound).is_not_found());
         assert!(of(tonic::Code::Unavailable).is_unavailable());
+        let early = tonic::Status::unknown("server is not initialized yet");
+        assert!(from_status("Verb", early).is_unavailable());
         assert!(matches!(of(tonic::Code::AlreadyExists), Error::AlreadyExists(_)));
         assert_eq!(of(tonic::Code::Unknown).detail(), "text");
         assert_eq!(of(tonic::Code::Unknown).to_string(), "text");

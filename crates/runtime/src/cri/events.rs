@@ -28,8 +28,10 @@ const MARK: &str = "/caravel/subscribed";
 const MARK_WAIT: Duration = Duration::from_millis(200);
 /// Between attempts to reach a runtime that is away.
 const RETRY: Duration = Duration::from_millis(250);
-/// How long an exit is held back at most.
-const SETTLE: Duration = Duration::from_secs(5);
+/// How long an exit is held back at most, and the longest pause between two looks. A machine that starts many containers
+/// at once can take seconds from a task's exit to CRI's status of it.
+const SETTLE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 /// Distributes events to readers.
 pub struct EventHub {
@@ -129,14 +131,16 @@ async fn settle(cri: Cri, event: Event) {
     let mut pause = Duration::from_millis(1);
     while tokio::time::Instant::now() < deadline && !has_ended(&cri, id).await {
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(100));
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
     let _ = cri.hub.sender.send(event);
 }
 
+/// Whether CRI knows of the exit. A container whose process ended within the call that starts it is still `Created`
+/// then: it becomes `Running` and only after that `Exited`, so `Created` is not an end.
 async fn has_ended(cri: &Cri, id: &str) -> bool {
     match cri.container_status(id).await {
-        Ok(status) => status.state != ContainerState::Running,
+        Ok(status) => matches!(status.state, ContainerState::Exited | ContainerState::Unknown),
         Err(Error::NotFound(_)) => match cri.sandbox_status(id).await {
             Ok(status) => status.state != SandboxState::Ready,
             Err(_) => true,

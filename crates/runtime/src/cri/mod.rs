@@ -7,6 +7,7 @@ mod convert;
 pub mod events;
 mod from_wire;
 mod service;
+mod snapshots;
 mod to_wire;
 
 pub use client::Cri;

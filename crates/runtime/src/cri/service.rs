@@ -1,12 +1,13 @@
 //! The trait's verbs as CRI calls.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::Duration;
 
 use k8s_cri::v1 as wire;
 
 use super::client::{CALL, Cri, call, from_status};
-use super::{events, from_wire, to_wire};
+use super::{events, from_wire, snapshots, to_wire};
 use crate::types::*;
 use crate::{Error, Fut, Runtime};
 
@@ -287,6 +288,22 @@ impl Runtime for Cri {
         })
     }
 
+    fn mount_image<'a>(&'a self, image: &'a str, key: &'a str, target: &'a Path) -> Fut<'a, ()> {
+        Box::pin(async move {
+            if !self.containerd {
+                return Err(Error::Unimplemented("mounting images is known of containerd only".into()));
+            }
+            let request = wire::ImageStatusRequest { image: Some(to_wire::image_spec(image)), verbose: true };
+            let r = call("ImageStatus", CALL, self.images().image_status(request)).await?;
+            let chain = chain_of(&r.info).ok_or_else(|| Error::NotFound(format!("the layers of image {image}")))?;
+            snapshots::mount_view(self, &chain, key, target).await
+        })
+    }
+
+    fn unmount_image<'a>(&'a self, key: &'a str) -> Fut<'a, ()> {
+        Box::pin(snapshots::remove_view(self, key))
+    }
+
     fn container_stats<'a>(&'a self, id: &'a str) -> Fut<'a, ContainerStats> {
         Box::pin(async move {
             let request = wire::ContainerStatsRequest { container_id: id.to_string() };
@@ -363,6 +380,17 @@ fn pid_of(info: &HashMap<String, String>) -> Option<i32> {
     }
     let info: Info = serde_json::from_str(info.get("info")?).ok()?;
     (info.pid > 0).then_some(info.pid)
+}
+
+/// containerd puts the id of the topmost layer with all below it into an image's verbose information.
+fn chain_of(info: &HashMap<String, String>) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Info {
+        #[serde(rename = "chainID")]
+        chain_id: String,
+    }
+    let info: Info = serde_json::from_str(info.get("info")?).ok()?;
+    (!info.chain_id.is_empty()).then_some(info.chain_id)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ mod rewrite;
 use crate::pki::Pki;
 use parking_lot::RwLock;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::sync::Arc;
 
@@ -65,16 +65,17 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// Kubelets' serving certificates are not verified, as upstream without `--kubelet-certificate-authority`: they may be
-/// self-signed. The client certificate, which proves who asks, is.
+/// Kubelets show certificates of the cluster's authority for the address they are reached at, as upstream with
+/// `--kubelet-certificate-authority`: whoever took a node's address cannot read what is typed into `kubectl exec`.
 fn kubelet_config(pki: &Pki) -> Result<Arc<ClientConfig>, String> {
     let leaves = pki.leaves();
     let leaf = &leaves.kubelet_client;
+    let mut roots = RootCertStore::empty();
+    roots.add(pki.ca.cert_der().clone()).map_err(|e| e.to_string())?;
     let config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(|e| e.to_string())?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyServer(provider())))
+        .with_root_certificates(roots)
         .with_client_auth_cert(leaf.chain().map_err(|e| e.to_string())?, leaf.key().map_err(|e| e.to_string())?)
         .map_err(|e| e.to_string())?;
     Ok(Arc::new(config))

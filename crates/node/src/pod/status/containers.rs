@@ -25,7 +25,7 @@ pub fn fill(facts: &Facts<'_>, old: &PodStatus, new: &mut PodStatus) {
             Role::Ephemeral => (&mut ephemeral, &old.ephemeral_container_statuses),
         };
         let former = former.iter().flatten().find(|s| &s.name == name);
-        list.push(one(facts, &member, former, has_init && member.role == Role::Regular));
+        list.push(one(facts, &member, former, has_init));
     }
     let some = |v: Vec<ContainerStatus>| (!v.is_empty()).then_some(v);
     new.init_container_statuses = some(init);
@@ -33,14 +33,14 @@ pub fn fill(facts: &Facts<'_>, old: &PodStatus, new: &mut PodStatus) {
     new.ephemeral_container_statuses = some(ephemeral);
 }
 
-fn one(facts: &Facts<'_>, m: &Member, former: Option<&ContainerStatus>, behind_init: bool) -> ContainerStatus {
+fn one(facts: &Facts<'_>, m: &Member, former: Option<&ContainerStatus>, has_init: bool) -> ContainerStatus {
     let c = &m.container;
     let mut history = facts.observed.history(&c.name);
     let newest = history.next();
     let before = history.find(|r| r.state == observed::ContainerState::Exited);
     let mut status = match newest {
         Some(r) => from_record(facts, m, r, before, former),
-        None => without_record(c, former, behind_init, facts),
+        None => without_record(m, former, has_init, facts),
     };
     hindered(facts, m, newest, &mut status);
     readiness(facts, m, newest, &mut status);
@@ -78,12 +78,8 @@ fn from_record(
 }
 
 /// The status of a container the runtime has no trace of: not started yet, or its trace was removed.
-fn without_record(
-    c: &Container,
-    former: Option<&ContainerStatus>,
-    behind_init: bool,
-    facts: &Facts<'_>,
-) -> ContainerStatus {
+fn without_record(m: &Member, former: Option<&ContainerStatus>, has_init: bool, facts: &Facts<'_>) -> ContainerStatus {
+    let c = &m.container;
     if let Some(f) = former {
         let started_before = f.state.as_ref().is_some_and(|s| s.terminated.is_some());
         if started_before {
@@ -94,8 +90,8 @@ fn without_record(
             return lost(c, f, facts);
         }
     }
-    if facts.ended {
-        // It never ran and never will.
+    if facts.ended && (m.role == Role::Regular && initialized(facts)) {
+        // It never ran and never will. Before a Pod is initialized its containers just wait on.
         return ContainerStatus {
             name: c.name.clone(),
             image: c.image.clone().unwrap_or_default(),
@@ -103,7 +99,7 @@ fn without_record(
             ..Default::default()
         };
     }
-    let reason = if behind_init { "PodInitializing" } else { "ContainerCreating" };
+    let reason = if has_init { "PodInitializing" } else { "ContainerCreating" };
     ContainerStatus {
         name: c.name.clone(),
         image: c.image.clone().unwrap_or_default(),
@@ -114,6 +110,19 @@ fn without_record(
         stop_signal: c.lifecycle.as_ref().and_then(|l| l.stop_signal.clone()),
         ..Default::default()
     }
+}
+
+/// Whether the init containers have done their work: a regular container has run, or the last of them has passed.
+fn initialized(facts: &Facts<'_>) -> bool {
+    let Some(spec) = &facts.pod.spec else { return true };
+    let Some(last) = spec.init_containers.iter().flatten().last() else { return true };
+    let ran = |name: &str| facts.observed.latest(name).is_some();
+    spec.containers.iter().any(|c| ran(&c.name))
+        || facts.observed.latest(&last.name).is_some_and(|r| match r.state {
+            observed::ContainerState::Exited => r.exit_code == 0,
+            observed::ContainerState::Running => spec::is_sidecar(last),
+            _ => false,
+        })
 }
 
 /// A container that ran and of which nothing is left.
@@ -194,7 +203,7 @@ fn hindered(facts: &Facts<'_>, m: &Member, newest: Option<&Record>, status: &mut
         Some(r) => match r.state {
             observed::ContainerState::Running => false,
             observed::ContainerState::Exited => {
-                facts.to_restart.contains(&r.id) || spec::restarts(pod_spec, m.role, &m.container, r.exit_code)
+                facts.to_restart.contains_key(&r.id) || spec::restarts(pod_spec, m.role, &m.container, r.exit_code)
             }
             _ => true,
         },
@@ -251,7 +260,10 @@ fn mounts(c: &Container) -> Option<Vec<VolumeMountStatus>> {
             name: v.name.clone(),
             mount_path: v.mount_path.clone(),
             read_only: v.read_only.filter(|r| *r),
-            recursive_read_only: v.read_only.filter(|r| *r).map(|_| "Disabled".to_owned()),
+            recursive_read_only: v.read_only.filter(|r| *r).map(|_| {
+                let all = crate::volume::recursively_read_only(v);
+                if all { "Enabled" } else { "Disabled" }.to_owned()
+            }),
             ..Default::default()
         })
         .collect();

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use k8s_openapi::api::core::v1::{HostIP, Pod, PodIP, PodStatus, ResourceRequirements};
 
 use super::observed::Observed;
-use super::plan::Probes;
+use super::plan::{Probes, Restarts};
 use super::spec;
 use crate::time;
 
@@ -50,7 +50,7 @@ pub struct Facts<'a> {
     /// What keeps containers from starting.
     pub hindrances: &'a Hindrances,
     /// Containers stopped so that they start again.
-    pub to_restart: &'a std::collections::HashSet<String>,
+    pub to_restart: &'a Restarts,
     /// The node failed the Pod.
     pub verdict: Option<&'a Verdict>,
     /// The Pod ends: nothing of it starts any more.

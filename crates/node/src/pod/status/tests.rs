@@ -1,7 +1,5 @@
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashSet;
-
 use super::*;
 use crate::pod::observed::{ContainerState, Record, Sandbox};
 use crate::pod::plan::Verdicts;
@@ -14,7 +12,7 @@ struct World {
     observed: Observed,
     probes: Probes,
     hindrances: Hindrances,
-    to_restart: HashSet<String>,
+    to_restart: Restarts,
     verdict: Option<Verdict>,
     ending: bool,
     ended: bool,
@@ -33,7 +31,7 @@ fn world(spec: Value, records: Vec<Record>) -> World {
         observed,
         probes: Probes::new(),
         hindrances: Hindrances::new(),
-        to_restart: HashSet::new(),
+        to_restart: Restarts::new(),
         verdict: None,
         ending: false,
         ended: false,

@@ -17,6 +17,7 @@ use super::Context;
 use super::query::Query;
 use super::reply::{self, Reply};
 use super::stream::{self, Kind, Offer};
+use crate::PodView;
 use format::Which;
 
 /// What of a log is wanted.
@@ -90,23 +91,39 @@ pub(super) async fn handle(
         Ok(options) => options,
         Err(why) => return reply::text(StatusCode::UNPROCESSABLE_ENTITY, why),
     };
-    let instance = if options.previous { view.previous(container) } else { view.container(container) };
-    let (id, path) = match instance {
-        Some(instance) => (instance.id.clone(), PathBuf::from(&instance.log_path)),
-        // The runtime may have forgotten the container that the status still names.
-        None => match select(pod, &view.pod, container, options.previous) {
-            Ok(id) => match context.runtime.container_status(&id).await {
-                Ok(status) => (id, PathBuf::from(status.log_path)),
-                Err(error) => return reply::text(StatusCode::BAD_REQUEST, error.to_string()),
-            },
-            Err(why) => return reply::text(StatusCode::BAD_REQUEST, why),
-        },
+    let (id, path) = match locate(&context, &view, pod, container, options.previous).await {
+        Ok(found) => found,
+        Err(why) => return reply::text(StatusCode::BAD_REQUEST, why),
     };
     match (follow::start(context.clone(), id, path, options).await, offer) {
         (Ok(parts), None) => reply::stream("text/plain", parts),
         (Ok(parts), Some(offer)) => stream::messages(context, request, offer, parts),
         (Err(refusal), _) => refusal,
     }
+}
+
+/// The container whose log is meant, and the log. The status decides, as upstream's does; a container that runs already
+/// while the status still waits is taken too.
+async fn locate(
+    context: &Context,
+    view: &PodView,
+    pod: &str,
+    container: &str,
+    previous: bool,
+) -> Result<(String, PathBuf), String> {
+    let instance = match select(pod, &view.pod, container, previous) {
+        Ok(id) => match view.containers.iter().find(|c| c.id == id) {
+            Some(instance) => instance,
+            // The status names one that the node's view has dropped.
+            None => {
+                let status = context.runtime.container_status(&id).await.map_err(|e| e.to_string())?;
+                return Ok((id, PathBuf::from(status.log_path)));
+            }
+        },
+        Err(why) if previous => view.previous(container).ok_or(why)?,
+        Err(why) => view.container(container).filter(|c| c.running).ok_or(why)?,
+    };
+    Ok((instance.id.clone(), PathBuf::from(&instance.log_path)))
 }
 
 fn has_container(pod: &Pod, name: &str) -> bool {

@@ -169,4 +169,27 @@ mod tests {
         let mut short: &[u8] = &[0, 0, 0];
         assert!(Frame::read(&mut short, &mut Unpacker::new()).await.is_err());
     }
+
+    /// What a peer sends is never trusted: any bytes end in frames or an error, not in a panic or a hang.
+    #[tokio::test]
+    async fn any_bytes_are_survived() {
+        let mut state = 0x2545_f491_4f6c_dd1d_u64;
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        for _ in 0..3000 {
+            let mut wire: Vec<u8> = (0..random() % 64).map(|_| random() as u8).collect();
+            // Half of them begin like a control frame, so that more than the first check is reached.
+            if random() % 2 == 0 && wire.len() > 8 {
+                wire[..4].copy_from_slice(&[0x80, 3, 0, (random() % 10) as u8]);
+                let len = (wire.len() - 8) as u8;
+                wire[5..8].copy_from_slice(&[0, 0, len]);
+            }
+            let (mut reader, mut unpacker) = (wire.as_slice(), Unpacker::new());
+            while let Ok(Some(_)) = Frame::read(&mut reader, &mut unpacker).await {}
+        }
+    }
 }
