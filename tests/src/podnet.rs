@@ -116,7 +116,12 @@ impl Net {
     }
 
     /// An HTTP server with a handler, over TLS (with a certificate that nobody signed) or plain.
-    pub fn serve_http(&self, port: u16, tls: bool, handler: impl Fn(&Asked) -> Said + Send + Sync + 'static) -> Serving {
+    pub fn serve_http(
+        &self,
+        port: u16,
+        tls: bool,
+        handler: impl Fn(&Asked) -> Said + Send + Sync + 'static,
+    ) -> Serving {
         let listener = self.run(|| listen(port));
         let tls = tls.then(self_signed);
         let handler = Arc::new(handler);
@@ -235,10 +240,8 @@ fn exchange(mut stream: impl Read + Write, handler: &dyn Fn(&Asked) -> Said) -> 
     let head = String::from_utf8_lossy(&held[..end]).into_owned();
     let mut lines = head.lines();
     let mut first = lines.next().unwrap_or_default().split(' ').map(str::to_owned);
-    let headers: Vec<(String, String)> = lines
-        .filter_map(|l| l.split_once(':'))
-        .map(|(n, v)| (n.to_ascii_lowercase(), v.trim().to_owned()))
-        .collect();
+    let headers: Vec<(String, String)> =
+        lines.filter_map(|l| l.split_once(':')).map(|(n, v)| (n.to_ascii_lowercase(), v.trim().to_owned())).collect();
     let mut asked = Asked {
         method: first.next().unwrap_or_default(),
         target: first.next().unwrap_or_default(),

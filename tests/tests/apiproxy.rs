@@ -30,20 +30,30 @@ impl World {
     fn new(prefix: &str) -> World {
         let ns = Namespace::new(prefix);
         let ports = json!([{"containerPort": 80}, {"name": "dest1", "containerPort": 160}, {"name": "tlsdest1", "containerPort": 460}]);
-        ns.make("pods", &json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"app": "p"}},
-            "spec": {"terminationGracePeriodSeconds": 0, "containers": [
-                {"name": "c", "image": "test/busybox:1", "command": ["sleep", "3600"], "ports": ports}]},
-        }));
+        ns.make(
+            "pods",
+            &json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"app": "p"}},
+                "spec": {"terminationGracePeriodSeconds": 0, "containers": [
+                    {"name": "c", "image": "test/busybox:1", "command": ["sleep", "3600"], "ports": ports}]},
+            }),
+        );
         let ports = json!([
             {"name": "portname1", "port": 80, "targetPort": "dest1"}, {"name": "portname2", "port": 81, "targetPort": 162},
             {"name": "tlsportname1", "port": 443, "targetPort": "tlsdest1"}, {"name": "tlsportname2", "port": 444, "targetPort": 462}]);
-        ns.make("services", &json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
-            "spec": {"selector": {"app": "p"}, "ports": ports}}));
-        ns.make("services", &json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "plain"},
-            "spec": {"selector": {"app": "p"}, "ports": [{"port": 80, "targetPort": 80}]}}));
+        ns.make(
+            "services",
+            &json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
+            "spec": {"selector": {"app": "p"}, "ports": ports}}),
+        );
+        ns.make(
+            "services",
+            &json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "plain"},
+            "spec": {"selector": {"app": "p"}, "ports": [{"port": 80, "targetPort": 80}]}}),
+        );
         let pod = Net::of(&ns, "p");
-        let says = |port: u16, tls: bool, text: &'static str| pod.serve_http(port, tls, move |_| Said::ok("text/html", text));
+        let says =
+            |port: u16, tls: bool, text: &'static str| pod.serve_http(port, tls, move |_| Said::ok("text/html", text));
         let mut serving = vec![
             says(1080, false, r#"<a href="/rewriteme">test</a>"#),
             says(160, false, "foo"),
@@ -69,7 +79,11 @@ impl World {
             let response = client.send(request).await.unwrap();
             let (head, body) = response.into_parts();
             let body = body.collect_bytes().await.unwrap();
-            Raw { status: head.status.as_u16(), headers: head.headers, body: String::from_utf8_lossy(&body).into_owned() }
+            Raw {
+                status: head.status.as_u16(),
+                headers: head.headers,
+                body: String::from_utf8_lossy(&body).into_owned(),
+            }
         })
     }
 
@@ -88,7 +102,11 @@ fn first_port(asked: &Asked) -> Said {
         "/page" => Said::ok("text/html; charset=utf-8", r#"<a href="/rewriteme">test</a>"#),
         "/moved" => Said(302, vec![("Location".into(), "/elsewhere?x=y".into())], String::new()),
         "/away" => Said(302, vec![("Location".into(), "http://example.com/".into())], String::new()),
-        "/teapot" => Said(418, vec![("Content-Type".into(), "text/plain".into()), ("Access-Control-Allow-Origin".into(), "*".into())], "short and stout".into()),
+        "/teapot" => Said(
+            418,
+            vec![("Content-Type".into(), "text/plain".into()), ("Access-Control-Allow-Origin".into(), "*".into())],
+            "short and stout".into(),
+        ),
         _ => {
             let seen = json!({"method": asked.method, "target": asked.target, "body": asked.body,
                 "authorization": asked.header("authorization"), "uri": asked.header("x-forwarded-uri"), "type": asked.header("content-type")});
@@ -104,12 +122,28 @@ fn pods_and_services_are_reached_by_names_numbers_and_schemes() {
     let w = World::new("proxy");
     let page = |path: &str, to: &str| format!(r#"<a href="{path}/{to}">test</a>"#);
     let mut expected: Vec<(String, String)> = vec![];
-    for (name, says) in [("s:portname1", "foo"), ("http:s:portname1", "foo"), ("s:portname2", "bar"), ("http:s:portname2", "bar"),
-        ("s:80", "foo"), ("s:81", "bar"), ("https:s:tlsportname1", "tls baz"), ("https:s:tlsportname2", "tls qux"), ("https:s:444", "tls qux")] {
+    for (name, says) in [
+        ("s:portname1", "foo"),
+        ("http:s:portname1", "foo"),
+        ("s:portname2", "bar"),
+        ("http:s:portname2", "bar"),
+        ("s:80", "foo"),
+        ("s:81", "bar"),
+        ("https:s:tlsportname1", "tls baz"),
+        ("https:s:tlsportname2", "tls qux"),
+        ("https:s:444", "tls qux"),
+    ] {
         expected.push((w.service(name), says.into()));
     }
-    for (name, says) in [("p:160", "foo"), ("http:p:160", "foo"), ("p:162", "bar"), ("http:p:162", "bar"), ("p:dest1", "foo"),
-        ("https:p:460", "tls baz"), ("https:p:462", "tls qux")] {
+    for (name, says) in [
+        ("p:160", "foo"),
+        ("http:p:160", "foo"),
+        ("p:162", "bar"),
+        ("http:p:162", "bar"),
+        ("p:dest1", "foo"),
+        ("https:p:460", "tls baz"),
+        ("https:p:462", "tls qux"),
+    ] {
         expected.push((w.pod(name), says.into()));
     }
     for (name, to) in [("p:1080", "rewriteme"), ("http:p:1080", "rewriteme"), ("https:p:443", "tlsrewriteme")] {
@@ -119,7 +153,11 @@ fn pods_and_services_are_reached_by_names_numbers_and_schemes() {
     for (path, says) in expected {
         w.ns.eventually(&path, || {
             let got = w.ask("GET", &format!("{path}/"), &[], "");
-            if got.status == 200 { Ok(assert_eq!(got.body, says, "{path}")) } else { Err(format!("{} {}", got.status, got.body)) }
+            if got.status == 200 {
+                Ok(assert_eq!(got.body, says, "{path}"))
+            } else {
+                Err(format!("{} {}", got.status, got.body))
+            }
         });
     }
     // The first port of the Pod, when none is named.
@@ -200,14 +238,21 @@ fn what_cannot_be_reached_is_said_to_be_so() {
     let refused = |path: String, status: u16, reason: &str| {
         let got = w.ask("GET", &format!("{path}/"), &[], "");
         let said: Value = serde_json::from_str(&got.body).unwrap_or_else(|_| panic!("{path}: {}", got.body));
-        assert_eq!((got.status, said["kind"].as_str(), said["reason"].as_str()), (status, Some("Status"), Some(reason)), "{path}: {said}");
+        assert_eq!(
+            (got.status, said["kind"].as_str(), said["reason"].as_str()),
+            (status, Some("Status"), Some(reason)),
+            "{path}: {said}"
+        );
     };
     refused(w.pod("nobody"), 404, "NotFound");
     refused(w.service("nobody"), 404, "NotFound");
     refused(w.pod("p:1"), 503, "ServiceUnavailable");
     refused(w.service("s:99"), 503, "ServiceUnavailable");
-    w.ns.make("services", &json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "empty"},
-        "spec": {"selector": {"app": "nothing"}, "ports": [{"port": 80}]}}));
+    w.ns.make(
+        "services",
+        &json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "empty"},
+        "spec": {"selector": {"app": "nothing"}, "ports": [{"port": 80}]}}),
+    );
     refused(w.service("empty"), 503, "ServiceUnavailable");
     refused(w.pod("ftp:p:80"), 400, "BadRequest");
 }
@@ -221,7 +266,8 @@ fn nodes_are_reached_through_their_api() {
     for name in [node.to_owned(), format!("{node}:{port}")] {
         let health = w.ask("GET", &format!("/api/v1/nodes/{name}/proxy/healthz"), &[], "");
         assert_eq!((health.status, health.body.as_str()), (200, "ok"), "{name}");
-        let pods: Value = serde_json::from_str(&w.ask("GET", &format!("/api/v1/nodes/{name}/proxy/pods"), &[], "").body).unwrap();
+        let pods: Value =
+            serde_json::from_str(&w.ask("GET", &format!("/api/v1/nodes/{name}/proxy/pods"), &[], "").body).unwrap();
         assert!(pods["items"].as_array().unwrap().iter().any(|p| p["metadata"]["namespace"] == w.ns.name.as_str()));
     }
 }

@@ -62,7 +62,8 @@ impl Dns {
     /// The headless Service of the querying Pods, and one with an address.
     fn services(&self) -> String {
         let spec = |ip: Option<&str>| {
-            let mut spec = json!({"selector": {"dns-test": "true"}, "ports": [{"name": "http", "protocol": "TCP", "port": 80}]});
+            let mut spec =
+                json!({"selector": {"dns-test": "true"}, "ports": [{"name": "http", "protocol": "TCP", "port": 80}]});
             if let Some(ip) = ip {
                 spec["clusterIP"] = json!(ip);
             }
@@ -124,7 +125,8 @@ fn a_pod_finds_itself_in_its_hosts_file() {
     let dns = Dns::new("dnshosts", json!({"subdomain": "headless"}));
     let full = dns.name(&format!("{QUERIER}.headless"));
     // Without a Service of that name no DNS server knows it: the file must.
-    let said = dns.exec(&format!("cat /etc/hosts; hostname; for n in {full} {QUERIER}; do ping -c 1 -W 1 $n; done")).unwrap();
+    let said =
+        dns.exec(&format!("cat /etc/hosts; hostname; for n in {full} {QUERIER}; do ping -c 1 -W 1 $n; done")).unwrap();
     let line = said.lines().find(|l| l.starts_with(&dns.address())).unwrap_or_else(|| panic!("{said}"));
     assert_eq!(line.split_whitespace().skip(1).collect::<Vec<_>>(), [full.as_str(), QUERIER]);
     assert!(said.lines().any(|l| l == QUERIER), "{said}");
@@ -165,7 +167,10 @@ fn names_may_be_cut_short() {
     let ip = dns.services();
     let (pod, ns) = (dns.address(), dns.ns.name.clone());
     dns.has(&dns.name("headless"), "A", &set([format!("A {pod}")]));
-    assert_eq!(dns.looked_up(&["headless", &format!("headless.{ns}"), &format!("headless.{ns}.svc")]), [pod.as_str(); 3]);
+    assert_eq!(
+        dns.looked_up(&["headless", &format!("headless.{ns}"), &format!("headless.{ns}.svc")]),
+        [pod.as_str(); 3]
+    );
     assert_eq!(dns.looked_up(&["regular", &format!("regular.{ns}"), &format!("regular.{ns}.svc")]), [ip.as_str(); 3]);
     for (service, expected) in [("headless", format!("{QUERIER}.headless")), ("regular", "regular".to_owned())] {
         let found = dns.search(&format!("_http._tcp.{service}.{ns}.svc"), "SRV");
@@ -200,8 +205,10 @@ fn a_subdomain_names_the_pods_of_its_service() {
 #[test]
 fn an_external_name_changes_and_becomes_an_address() {
     let dns = Dns::new("dnsext", json!({}));
-    let object = |name: &str| json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
-        "spec": {"type": "ExternalName", "externalName": name}});
+    let object = |name: &str| {
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
+        "spec": {"type": "ExternalName", "externalName": name}})
+    };
     dns.ns.make("services", &object("foo.example.com"));
     let name = dns.name("s");
     let alias = |target: &str| set([format!("CNAME {target}.")]);
@@ -210,7 +217,8 @@ fn an_external_name_changes_and_becomes_an_address() {
     dns.ns.must("PATCH", &path, &json!({"spec": {"externalName": "bar.example.com"}}));
     dns.has(&name, "CNAME", &alias("bar.example.com"));
     let mut next = dns.ns.read("api/v1/services/s");
-    next["spec"] = json!({"type": "ClusterIP", "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 80}]});
+    next["spec"] =
+        json!({"type": "ClusterIP", "ports": [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 80}]});
     let changed = dns.ns.must("PUT", &path, &next);
     dns.has(&name, "A", &set([format!("A {}", text(&changed, "/spec/clusterIP"))]));
     assert_eq!(dns.ask(&name, "CNAME").unwrap(), BTreeSet::new());
@@ -221,8 +229,11 @@ fn an_alias_of_a_name_in_the_cluster_is_followed() {
     let dns = Dns::new("dnsalias", json!({}));
     let ip = dns.services();
     let target = dns.name("regular");
-    dns.ns.make("services", &json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
-        "spec": {"type": "ExternalName", "externalName": target}}));
+    dns.ns.make(
+        "services",
+        &json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s"},
+        "spec": {"type": "ExternalName", "externalName": target}}),
+    );
     dns.has(&dns.name("s"), "A", &set([format!("A {ip}"), format!("CNAME {target}.")]));
 }
 
@@ -239,10 +250,20 @@ fn a_pod_may_bring_its_own_resolvers() {
 
 #[test]
 fn a_pod_may_add_to_the_clusters_resolvers() {
-    let dns = Dns::new("dnsadd", json!({"dnsConfig": {"searches": ["more.example"], "options": [{"name": "ndots", "value": "3"}]}}));
+    let dns = Dns::new(
+        "dnsadd",
+        json!({"dnsConfig": {"searches": ["more.example"], "options": [{"name": "ndots", "value": "3"}]}}),
+    );
     let said = dns.exec("cat /etc/resolv.conf").unwrap();
     let has = |line: &str| said.lines().any(|l| l == line);
     let ns = &dns.ns.name;
-    assert!(said.contains(&format!("search {ns}.svc.cluster.local svc.cluster.local cluster.local")) && said.contains("more.example"), "{said}");
-    assert!(has(&format!("nameserver {}", dns.server)) && said.contains("ndots:3") && !said.contains("ndots:5"), "{said}");
+    assert!(
+        said.contains(&format!("search {ns}.svc.cluster.local svc.cluster.local cluster.local"))
+            && said.contains("more.example"),
+        "{said}"
+    );
+    assert!(
+        has(&format!("nameserver {}", dns.server)) && said.contains("ndots:3") && !said.contains("ndots:5"),
+        "{said}"
+    );
 }

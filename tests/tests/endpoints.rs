@@ -68,7 +68,8 @@ impl Kind<'_> {
         let has_v1 = |group: &Value| group["versions"].as_array().unwrap().iter().any(|v| v["version"] == "v1");
         assert!(has_v1(group) && has_v1(&ns.must("GET", &format!("/apis/{}", self.group), &Value::Null)));
         let resources = ns.must("GET", &format!("/apis/{}/v1", self.group), &Value::Null);
-        let resource = resources["resources"].as_array().unwrap().iter().find(|r| r["name"] == self.plural).expect("the kind");
+        let resource =
+            resources["resources"].as_array().unwrap().iter().find(|r| r["name"] == self.plural).expect("the kind");
         for verb in ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"] {
             assert!(resource["verbs"].as_array().unwrap().contains(&json!(verb)), "{verb}: {resource}");
         }
@@ -155,7 +156,8 @@ mod ingress {
     fn ingress_classes_have_all_verbs() {
         let ns = Namespace::new("ingclass");
         let object = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "spec": {"controller": "example.com/controller"}});
-        Kind { group: "networking.k8s.io", plural: "ingressclasses", namespaced: false, object }.operations(&ns, |_| {});
+        Kind { group: "networking.k8s.io", plural: "ingressclasses", namespaced: false, object }
+            .operations(&ns, |_| {});
     }
 }
 
@@ -181,8 +183,11 @@ fn endpoints_have_a_life_of_their_own() {
     watch.until_type("MODIFIED", "the patch", |o| o["metadata"]["labels"]["more"] == "patched");
     let got = ns.must("GET", &format!("{path}/e"), &Value::Null);
     let subset = &got["subsets"][0];
-    assert_eq!((text(subset, "/addresses/0/ip"), text(subset, "/ports/0/name"), text(subset, "/ports/0/port")),
-        ("10.0.0.25".into(), "http-test".into(), "8080".into()), "{got}");
+    assert_eq!(
+        (text(subset, "/addresses/0/ip"), text(subset, "/ports/0/name"), text(subset, "/ports/0/port")),
+        ("10.0.0.25".into(), "http-test".into(), "8080".into()),
+        "{got}"
+    );
     assert_eq!(got["subsets"].as_array().unwrap().len(), 1);
     let (code, _) = ns.call("DELETE", &format!("{path}?labelSelector=static%3Dyes"), &Value::Null);
     assert_eq!(code, 200);
@@ -192,12 +197,16 @@ fn endpoints_have_a_life_of_their_own() {
 #[test]
 fn a_service_without_pods_has_empty_endpoints_while_it_lives() {
     let ns = Namespace::new("epempty");
-    let spec = json!({"selector": {"matches": "nothing"}, "ports": [{"name": "example", "port": 80, "protocol": "TCP"}]});
+    let spec =
+        json!({"selector": {"matches": "nothing"}, "ports": [{"name": "example", "port": 80, "protocol": "TCP"}]});
     ns.make("services", &service("s", spec));
     let endpoints = ns.until_that("endpoints/s", |_| true);
     assert!(endpoints["subsets"].as_array().is_none_or(Vec::is_empty), "{endpoints}");
     let slice = ns.eventually("a slice", || slices_of(&ns, "s").pop().ok_or("none".into()));
-    assert_eq!(text(&slice, "/metadata/labels/endpointslice.kubernetes.io~1managed-by"), "endpointslice-controller.k8s.io");
+    assert_eq!(
+        text(&slice, "/metadata/labels/endpointslice.kubernetes.io~1managed-by"),
+        "endpointslice-controller.k8s.io"
+    );
     assert!(slice["endpoints"].as_array().is_none_or(Vec::is_empty), "{slice}");
     assert_eq!(text(&slice, "/metadata/ownerReferences/0/name"), "s");
     ns.must("DELETE", &ns.under("api/v1/services/s"), &Value::Null);
@@ -244,7 +253,14 @@ fn led_to_by_endpoints(ns: &Namespace, service: &str) -> BTreeSet<String> {
 #[test]
 fn pods_of_a_service_are_its_endpoints_by_number_and_by_name() {
     let ns = Namespace::new("eppods");
-    ns.make("pods", &sleeper("pod1", json!({"pod1": "on", "shared": "on"}), json!([{"name": "example-name", "containerPort": 3000}])));
+    ns.make(
+        "pods",
+        &sleeper(
+            "pod1",
+            json!({"pod1": "on", "shared": "on"}),
+            json!([{"name": "example-name", "containerPort": 3000}]),
+        ),
+    );
     let ports = json!([{"name": "example-name", "containerPort": 3001}, {"name": "other-port", "containerPort": 3002}]);
     ns.make("pods", &sleeper("pod2", json!({"pod2": "on", "shared": "on"}), ports));
     let spec = |selector: &str, name: &str, target: Value| {
@@ -266,7 +282,11 @@ fn pods_of_a_service_are_its_endpoints_by_number_and_by_name() {
     becomes("no-match", &[], 1);
     // Slices that somebody deletes come again.
     for slice in slices_of(&ns, "named-port") {
-        ns.must("DELETE", &ns.under(&format!("apis/discovery.k8s.io/v1/endpointslices/{}", text(&slice, "/metadata/name"))), &Value::Null);
+        ns.must(
+            "DELETE",
+            &ns.under(&format!("apis/discovery.k8s.io/v1/endpointslices/{}", text(&slice, "/metadata/name"))),
+            &Value::Null,
+        );
     }
     becomes("named-port", &["pod1 http:3000", "pod2 http:3001"], 2);
 }
@@ -280,15 +300,22 @@ fn custom_endpoints_are_mirrored() {
     ns.make("endpoints", &object);
     let mirrored = |address: &str| {
         ns.eventually(&format!("a mirror of {address}"), || match &slices_of(&ns, "s")[..] {
-            [slice] if slice["endpoints"].as_array().is_some_and(|e| e.len() == 1)
-                && slice["endpoints"][0]["addresses"] == json!([address])
-                && slice["ports"].as_array().is_some_and(|p| p.len() == 1)
-                && slice["ports"][0]["port"] == 80 => Ok(slice.clone()),
+            [slice]
+                if slice["endpoints"].as_array().is_some_and(|e| e.len() == 1)
+                    && slice["endpoints"][0]["addresses"] == json!([address])
+                    && slice["ports"].as_array().is_some_and(|p| p.len() == 1)
+                    && slice["ports"][0]["port"] == 80 =>
+            {
+                Ok(slice.clone())
+            }
             other => Err(format!("{other:?}")),
         })
     };
     let first = mirrored("10.1.2.3");
-    assert_eq!(text(&first, "/metadata/labels/endpointslice.kubernetes.io~1managed-by"), "endpointslicemirroring-controller.k8s.io");
+    assert_eq!(
+        text(&first, "/metadata/labels/endpointslice.kubernetes.io~1managed-by"),
+        "endpointslicemirroring-controller.k8s.io"
+    );
     object["subsets"][0]["addresses"] = json!([{"ip": "10.2.3.4"}]);
     ns.must("PUT", &ns.under("api/v1/endpoints/s"), &object);
     mirrored("10.2.3.4");
@@ -309,9 +336,12 @@ fn a_custom_endpoint_with_two_subsets_of_one_address_serves_both_ports() {
     let spec = json!({"ports": [{"name": "port80", "port": 80}, {"name": "port81", "port": 81}]});
     let ip = text(&ns.make("services", &service("s", spec)), "/spec/clusterIP");
     let address = ns.field("pod/server", "{.status.podIP}");
-    ns.make("endpoints", &json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "s"}, "subsets": [
+    ns.make(
+        "endpoints",
+        &json!({"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "s"}, "subsets": [
         {"addresses": [{"ip": address}], "ports": [{"name": "port80", "port": 8090}]},
-        {"addresses": [{"ip": address}], "ports": [{"name": "port81", "port": 9090}]}]}));
+        {"addresses": [{"ip": address}], "ports": [{"name": "port81", "port": 9090}]}]}),
+    );
     assert_eq!(ns.eventually("the first port", || client.tcp(&ip, 80)), "first");
     assert_eq!(ns.eventually("the second port", || client.tcp(&ip, 81)), "second");
 }

@@ -129,11 +129,16 @@ fn sticks(ns: &Namespace, from: &Net, ip: &str, port: u16) {
 fn the_kubernetes_service_is_found_in_all_namespaces() {
     let ns = Namespace::new("svcfind");
     let all = ns.must("GET", "/api/v1/services", &Value::Null);
-    let found = all["items"].as_array().unwrap().iter().find(|s| {
-        text(s, "/metadata/name") == "kubernetes" && text(s, "/metadata/namespace") == "default"
-    });
+    let found = all["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|s| text(s, "/metadata/name") == "kubernetes" && text(s, "/metadata/namespace") == "default");
     let port = &found.expect("default/kubernetes")["spec"]["ports"][0];
-    assert_eq!((text(port, "/name"), text(port, "/port"), text(port, "/protocol")), ("https".into(), "443".into(), "TCP".into()));
+    assert_eq!(
+        (text(port, "/name"), text(port, "/port"), text(port, "/protocol")),
+        ("https".into(), "443".into(), "TCP".into())
+    );
     // It is secure: plain HTTP is refused, and a Pod that asks without credentials is told so over TLS.
     let address = text(found.unwrap(), "/spec/clusterIP");
     let client = running(&ns, "client", json!({}));
@@ -151,7 +156,8 @@ fn the_api_server_has_endpoints_and_slices_that_agree() {
         &Value::Null,
     );
     let pairs = |addresses: Vec<String>, ports: &Value| -> BTreeSet<String> {
-        let ports: Vec<String> = ports.as_array().unwrap().iter().map(|p| format!("{}/{}", text(p, "/name"), p["port"])).collect();
+        let ports: Vec<String> =
+            ports.as_array().unwrap().iter().map(|p| format!("{}/{}", text(p, "/name"), p["port"])).collect();
         addresses.iter().flat_map(|a| ports.iter().map(move |p| format!("{a} {p}"))).collect()
     };
     let mut old = BTreeSet::new();
@@ -161,8 +167,13 @@ fn the_api_server_has_endpoints_and_slices_that_agree() {
     }
     let mut new = BTreeSet::new();
     for slice in list["items"].as_array().unwrap() {
-        let addresses =
-            slice["endpoints"].as_array().unwrap().iter().flat_map(|e| e["addresses"].as_array().unwrap()).map(|a| text(a, "")).collect();
+        let addresses = slice["endpoints"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|e| e["addresses"].as_array().unwrap())
+            .map(|a| text(a, ""))
+            .collect();
         new.extend(pairs(addresses, &slice["ports"]));
     }
     assert!(!old.is_empty());
@@ -194,8 +205,11 @@ fn the_status_of_a_service_has_a_life_of_its_own() {
     let ns = Namespace::new("svcstatus");
     let path = ns.under("api/v1/services");
     let watch = ns.watch(&format!("{path}?labelSelector=static%3Dyes"));
-    let mut object = service("s", json!({"type": "LoadBalancer", "loadBalancerClass": "example.com/none", "ports": [
-        {"name": "http", "protocol": "TCP", "port": 80, "targetPort": 80}]}));
+    let mut object = service(
+        "s",
+        json!({"type": "LoadBalancer", "loadBalancerClass": "example.com/none", "ports": [
+        {"name": "http", "protocol": "TCP", "port": 80, "targetPort": 80}]}),
+    );
     object["metadata"]["labels"] = json!({"static": "yes"});
     ns.make("services", &object);
     watch.until_type("ADDED", "the name", |o| o["metadata"]["name"] == "s");
@@ -210,7 +224,8 @@ fn the_status_of_a_service_has_a_life_of_its_own() {
     assert_eq!(text(&patched, "/status/loadBalancer/ingress/0/ipMode"), "VIP");
     assert_eq!(text(&patched, "/spec/ports/0/port"), "80", "the spec is not the status's to change");
     watch.until_type("MODIFIED", "annotation and address", |o| {
-        o["metadata"]["annotations"]["patched"] == "true" && text(o, "/status/loadBalancer/ingress/0/ip") == "203.0.113.1"
+        o["metadata"]["annotations"]["patched"] == "true"
+            && text(o, "/status/loadBalancer/ingress/0/ip") == "203.0.113.1"
     });
 
     let mut next = ns.must("GET", &status, &Value::Null);
@@ -323,7 +338,8 @@ fn a_node_port_service_answers_by_address_name_and_node() {
 }
 
 fn records(ns: &Namespace, client: &Net, service: &str, kind: &str) -> BTreeSet<String> {
-    let dns = text(&ns.must("GET", "/api/v1/namespaces/kube-system/services/kube-dns", &Value::Null), "/spec/clusterIP");
+    let dns =
+        text(&ns.must("GET", "/api/v1/namespaces/kube-system/services/kube-dns", &Value::Null), "/spec/clusterIP");
     let name = format!("{service}.{}.svc.cluster.local", ns.name);
     client.dns(&dns, &name, kind).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
@@ -652,7 +668,10 @@ mod ranges {
         let path = "/apis/networking.k8s.io/v1/servicecidrs";
         let range = ns.must("GET", &format!("{path}/kubernetes"), &Value::Null);
         let status = ns.must("GET", &format!("{path}/kubernetes/status"), &Value::Null);
-        assert_eq!((text(&status, "/kind"), text(&status, "/apiVersion")), ("ServiceCIDR".into(), "networking.k8s.io/v1".into()));
+        assert_eq!(
+            (text(&status, "/kind"), text(&status, "/apiVersion")),
+            ("ServiceCIDR".into(), "networking.k8s.io/v1".into())
+        );
         assert_eq!(text(&status, "/metadata/uid"), text(&range, "/metadata/uid"));
         assert_eq!(text(&status, "/status/conditions/0/type"), "Ready");
         let list = ns.must("GET", path, &Value::Null);
@@ -706,7 +725,11 @@ mod ranges {
         let held = ns.must("GET", &path, &Value::Null);
         assert_eq!(text(&held, "/spec/parentRef/name"), "s");
         assert_eq!(text(&held, "/metadata/labels/ipaddress.kubernetes.io~1managed-by"), "ipallocator.k8s.io");
-        let (code, refused) = ns.call("POST", &ns.under("api/v1/services"), &service("t", json!({"clusterIP": ip, "ports": [{"port": 80}]})));
+        let (code, refused) = ns.call(
+            "POST",
+            &ns.under("api/v1/services"),
+            &service("t", json!({"clusterIP": ip, "ports": [{"port": 80}]})),
+        );
         assert_eq!((code, text(&refused, "/details/causes/0/field")), (422, "spec.clusterIPs[0]".into()), "{refused}");
         ns.must("DELETE", &ns.under("api/v1/services/s"), &Value::Null);
         assert_eq!(ns.call("GET", &path, &Value::Null).0, 404);
@@ -756,7 +779,9 @@ fn one_host_port_is_shared_by_addresses_and_protocols() {
     let node = node_ip(&ns);
     let port = 20_000 + (std::process::id() % 9000) as u16;
     let mut serving = vec![];
-    for (name, ip, protocol) in [("one", "127.0.0.1", "TCP"), ("two", node.as_str(), "TCP"), ("three", node.as_str(), "UDP")] {
+    for (name, ip, protocol) in
+        [("one", "127.0.0.1", "TCP"), ("two", node.as_str(), "TCP"), ("three", node.as_str(), "UDP")]
+    {
         let ports = json!([{"containerPort": 8080, "hostPort": port, "hostIP": ip, "protocol": protocol}]);
         ns.make("pods", &sleeper(name, &json!({}), &ports));
         serving.push(Net::of(&ns, name).serve(8080, name));

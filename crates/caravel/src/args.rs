@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Where a cluster lives unless told otherwise.
 const DATA_DIR: &str = "/var/lib/caravel";
@@ -37,6 +38,8 @@ pub struct Up {
     #[arg(long)]
     pub node_name: Option<String>,
     #[command(flatten)]
+    pub api: Api,
+    #[command(flatten)]
     pub others: Others,
 }
 
@@ -50,6 +53,67 @@ pub struct Others {
     /// A node that is silent for so many seconds is lost: its Pods are replaced [default: 50]
     #[arg(long)]
     pub node_grace_period: Option<u64>,
+}
+
+/// Options of the API server, by the names that kube-apiserver gives them.
+#[derive(ClapArgs, Clone)]
+pub struct Api {
+    /// Admission plug-ins to add to those that are on by default, by their Kubernetes names
+    #[arg(long, value_delimiter = ',')]
+    pub enable_admission_plugins: Vec<String>,
+    /// How long Events are kept, in seconds
+    #[arg(long, default_value_t = 3600)]
+    pub event_ttl: u64,
+    /// What is recorded of requests: a file with an audit.k8s.io/v1 Policy
+    #[arg(long, requires = "audit_log_path")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// Where requests are recorded, a JSON object a line; `-` is standard output
+    #[arg(long, requires = "audit_policy_file")]
+    pub audit_log_path: Option<PathBuf>,
+    /// Megabytes after which the audit log is rotated
+    #[arg(long, default_value_t = 100)]
+    pub audit_log_maxsize: u64,
+    /// Rotated audit logs that are kept; 0 is no limit
+    #[arg(long, default_value_t = 10)]
+    pub audit_log_maxbackup: usize,
+    /// Days after which rotated audit logs are removed; 0 is no limit
+    #[arg(long, default_value_t = 0)]
+    pub audit_log_maxage: u64,
+}
+
+impl Api {
+    /// Takes the options over into a server's configuration.
+    pub fn apply(&self, config: &mut caravel_server::Config) {
+        config.admission_plugins.clone_from(&self.enable_admission_plugins);
+        config.event_ttl = Duration::from_secs(self.event_ttl);
+        if let (Some(policy), Some(path)) = (&self.audit_policy_file, &self.audit_log_path) {
+            let log = caravel_server::audit::log::LogOptions {
+                path: path.clone(),
+                max_size: self.audit_log_maxsize << 20,
+                max_backups: self.audit_log_maxbackup,
+                max_age: Duration::from_secs(self.audit_log_maxage * 24 * 3600),
+            };
+            config.audit = Some(caravel_server::AuditOptions { policy: policy.clone(), log });
+        }
+    }
+
+    /// The same options as words, for a process of its own. Relative paths become absolute ones: it runs elsewhere.
+    pub fn words(&self) -> Vec<String> {
+        let mut words = vec![format!("--event-ttl={}", self.event_ttl)];
+        words.extend(self.enable_admission_plugins.iter().map(|name| format!("--enable-admission-plugins={name}")));
+        let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
+        if let (Some(policy), Some(log)) = (&self.audit_policy_file, &self.audit_log_path) {
+            let log = if log.as_os_str() == "-" { "-".to_owned() } else { whole(log) };
+            words.extend([
+                format!("--audit-policy-file={}", whole(policy)),
+                format!("--audit-log-path={log}"),
+                format!("--audit-log-maxsize={}", self.audit_log_maxsize),
+                format!("--audit-log-maxbackup={}", self.audit_log_maxbackup),
+                format!("--audit-log-maxage={}", self.audit_log_maxage),
+            ]);
+        }
+        words
+    }
 }
 
 #[derive(ClapArgs, Clone)]
@@ -68,12 +132,8 @@ pub struct Server {
     /// The address by which nodes and Pods reach this server [default: the bind address, or this machine's]
     #[arg(long)]
     pub advertise_address: Option<IpAddr>,
-    /// Admission plug-ins to add to those that are on by default, by their Kubernetes names
-    #[arg(long, value_delimiter = ',')]
-    pub enable_admission_plugins: Vec<String>,
-    /// How long Events are kept, in seconds
-    #[arg(long, default_value_t = 3600)]
-    pub event_ttl: u64,
+    #[command(flatten)]
+    pub api: Api,
     /// Only the API server: no scheduler, no controllers
     #[arg(long)]
     pub api_only: bool,

@@ -34,6 +34,7 @@ pub fn up(instance: &Instance, args: &args::Up, notify: &mut Notify) -> Result<(
         notify.step("the API server, and containerd");
         let mut config = server_config(instance, instance.address());
         config.extra_names = vec![gateway.to_string()];
+        args.api.apply(&mut config);
         let own = [IpAddr::from([127, 0, 0, 1]), gateway];
         let others = instance.advertise.filter(|address| !own.contains(address));
         let listen: Vec<_> = own.into_iter().chain(others).map(|ip| SocketAddr::new(ip, instance.port)).collect();
@@ -74,8 +75,7 @@ pub fn server(args: args::Server) -> Result<()> {
         };
         let mut config = server_config(&instance, advertise);
         config.extra_names = vec![advertise.to_string()];
-        config.admission_plugins = args.enable_admission_plugins;
-        config.event_ttl = Duration::from_secs(args.event_ttl);
+        args.api.apply(&mut config);
         let listen = [SocketAddr::new(args.bind_address, instance.port)];
         let plane = Plane::start(&instance, config, &args.store, &listen).await?;
         let mut tasks = Tasks::new();

@@ -31,6 +31,7 @@ fn detached(args: &Up) -> Result<()> {
     if let Some(seconds) = args.others.node_grace_period {
         words.extend(["--node-grace-period".into(), seconds.to_string()]);
     }
+    words.extend(args.api.words());
     let log = instance.dir.join("logs/caravel.log");
     let progress = Progress::new();
     detach::start(&words, &log, |step| progress.step(step)).with_context(|| format!("the log is {}", log.display()))?;

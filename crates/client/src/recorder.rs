@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Patch, PatchParams, PostParams};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,12 @@ const REMEMBERED: usize = 4096;
 const BURST: f64 = 25.0;
 /// One more event about an object is allowed after this long.
 const REFILL: Duration = Duration::from_secs(300);
+
+/// Different notes about one thing after which further ones become one event, and how long that is remembered.
+const SIMILAR: usize = 10;
+const SIMILAR_FOR: Duration = Duration::from_secs(600);
+/// What the notes of such an event begin with (upstream's words; people search for them).
+const COMBINED: &str = "(combined from similar events): ";
 
 /// A reference to `object` as events and owner fields carry it.
 pub fn object_ref<K: kube::Resource<DynamicType = ()>>(object: &K) -> ObjectReference {
@@ -103,6 +109,8 @@ struct Writer {
     host: String,
     known: HashMap<Identity, (String, i32)>,
     order: VecDeque<Identity>,
+    /// Notes about the same thing, by identity without note, and when the last one came.
+    similar: HashMap<Identity, (HashSet<String>, Instant)>,
     buckets: HashMap<String, Bucket>,
 }
 
@@ -115,21 +123,27 @@ impl Writer {
             host,
             known: HashMap::new(),
             order: VecDeque::new(),
+            similar: HashMap::new(),
             buckets: HashMap::new(),
         }
     }
 
-    async fn write(&mut self, report: Report) -> Result<(), kube::Error> {
+    async fn write(&mut self, mut report: Report) -> Result<(), kube::Error> {
         let uid = report.about.uid.clone().unwrap_or_default();
         if !self.allowed(&uid) {
             return Ok(());
         }
         let namespace = report.about.namespace.clone().unwrap_or_else(|| "default".into());
         let api = kube::Api::<Event>::namespaced(self.client.clone(), &namespace);
-        let identity = identity(&report);
+        let mut identity = identity(&report);
+        if self.combines(&identity) {
+            // One event for all of them, which shows the newest note.
+            identity.note = COMBINED.to_owned();
+            report.note = COMBINED.chars().chain(report.note.chars()).take(1024).collect();
+        }
         if let Some((name, count)) = self.known.get_mut(&identity) {
             *count += 1;
-            let patch = serde_json::json!({"count": *count, "lastTimestamp": Time(report.at)});
+            let patch = serde_json::json!({"count": *count, "lastTimestamp": Time(report.at), "message": report.note});
             match api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
                 Err(e) if crate::status_code(&e) == Some(404) => {}
                 other => return other.map(|_| ()),
@@ -139,6 +153,25 @@ impl Writer {
         let made = api.create(&PostParams::default(), &event).await?;
         self.remember(identity, made.metadata.name.unwrap_or_default());
         Ok(())
+    }
+
+    /// Whether there were so many different notes about the same thing that further ones are one event.
+    fn combines(&mut self, identity: &Identity) -> bool {
+        let now = Instant::now();
+        if self.similar.len() > REMEMBERED {
+            self.similar.retain(|_, (_, at)| now - *at < SIMILAR_FOR);
+        }
+        let key = Identity { note: String::new(), ..identity.clone() };
+        let (notes, at) = self.similar.entry(key).or_insert_with(|| (HashSet::new(), now));
+        if now - *at >= SIMILAR_FOR {
+            notes.clear();
+        }
+        *at = now;
+        if notes.len() < SIMILAR || notes.contains(&identity.note) {
+            notes.insert(identity.note.clone());
+            return false;
+        }
+        true
     }
 
     fn event(&self, report: Report, namespace: &str) -> Event {

@@ -7,6 +7,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// The audit policy and its log.
+#[derive(Clone, Debug)]
+pub struct AuditOptions {
+    /// A file with an `audit.k8s.io/v1` Policy.
+    pub policy: PathBuf,
+    /// Where events go.
+    pub log: crate::audit::log::LogOptions,
+}
+
 /// Everything that a server needs to know besides its store.
 #[derive(Clone)]
 pub struct Config {
@@ -30,6 +39,8 @@ pub struct Config {
     pub encrypt_secrets: bool,
     /// Admission plug-ins to add to those that are on by default, by upstream's names (`--enable-admission-plugins`).
     pub admission_plugins: Vec<String>,
+    /// What is recorded of requests, and where; nothing when `None`.
+    pub audit: Option<AuditOptions>,
     /// How long Events live.
     pub event_ttl: Duration,
     /// Requests that are served at a time, watches and other long ones not counted.
@@ -64,6 +75,7 @@ impl Config {
             tokens: vec![],
             encrypt_secrets: true,
             admission_plugins: vec![],
+            audit: None,
             event_ttl: Duration::from_secs(3600),
             max_in_flight: 600,
             max_long_running: 20_000,

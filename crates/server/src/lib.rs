@@ -5,6 +5,7 @@
 //! [`registry`]'s; what differs between kinds is data in `caravel_api`. Only this crate knows the store.
 
 pub mod admission;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 pub mod bootstrap;
@@ -24,6 +25,6 @@ mod rules;
 mod server;
 
 pub use crate::authn::{Identity, UserInfo};
-pub use crate::config::Config;
+pub use crate::config::{AuditOptions, Config};
 pub use crate::http::Body;
 pub use crate::server::{Local, OpenError, Origin, Server};

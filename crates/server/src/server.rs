@@ -58,6 +58,7 @@ pub struct Server {
     pub(crate) tokens: StaticTokens,
     pub(crate) flow: Flow,
     pub(crate) metrics: Metrics,
+    pub(crate) audit: Option<crate::audit::Audit>,
     pub(crate) documents: Documents,
     pub(crate) nodes: crate::proxy::Nodes,
     /// Set when the end has begun: `/readyz` fails, so that balancers send no more.
@@ -100,10 +101,13 @@ impl Server {
             }
         }
         registry.set_chain(chain);
+        let audit = config.audit.as_ref().map(|a| crate::audit::Audit::open(&a.policy, a.log.clone()));
+        let audit = audit.transpose().map_err(OpenError::Config)?;
         let server = Arc::new(Self {
             tokens: StaticTokens::new(config.tokens.clone()),
             flow: Flow::new(config.max_in_flight, config.max_long_running),
             metrics: Metrics::new(),
+            audit,
             documents: Documents::default(),
             nodes: crate::proxy::Nodes::new(&pki).map_err(OpenError::Config)?,
             ending: AtomicBool::new(false),

@@ -69,7 +69,10 @@ fn open(args: &Agent) -> Result<Instance> {
     });
     let Some(server) = server else { bail!("--server https://ADDRESS:PORT is needed the first time") };
     if instance::kubeconfig_path(&instance.dir).exists() {
-        bail!("{} holds a cluster of its own; a node that joins another needs a directory of its own", instance.dir.display());
+        bail!(
+            "{} holds a cluster of its own; a node that joins another needs a directory of its own",
+            instance.dir.display()
+        );
     }
     instance.role = Role::Agent { server };
     instance.save()?;
@@ -140,7 +143,13 @@ fn live(args: &Agent, instance: &Instance, notify: &mut Notify) -> Result<()> {
         })?;
         let settings = settings(&identity.client).await?;
         let mut tasks = Tasks::new();
-        spawn(&mut tasks, args, instance, &Joined { node: &node, address, settings, identity: &identity, containerd }, &pki)?;
+        spawn(
+            &mut tasks,
+            args,
+            instance,
+            &Joined { node: &node, address, settings, identity: &identity, containerd },
+            &pki,
+        )?;
         let client = identity.client.clone();
         tasks.spawn("certificates", move |stop| async move {
             identity.renew_until(stop).await;
@@ -167,7 +176,13 @@ struct Joined<'a> {
 }
 
 /// Starts kubelet and network.
-fn spawn(tasks: &mut Tasks, args: &Agent, instance: &Instance, joined: &Joined<'_>, pki: &std::path::Path) -> Result<()> {
+fn spawn(
+    tasks: &mut Tasks,
+    args: &Agent,
+    instance: &Instance,
+    joined: &Joined<'_>,
+    pki: &std::path::Path,
+) -> Result<()> {
     let Joined { node, address, settings, identity, containerd } = joined;
     let address = *address;
     let client = identity.client.clone();
@@ -230,7 +245,9 @@ fn route_to(server: &http::Uri) -> Result<IpAddr> {
     socket.connect(target).with_context(|| format!("there is no route to {target}"))?;
     let own = socket.local_addr()?.ip();
     if own.is_loopback() {
-        bail!("the server is on this machine's loopback: other nodes could not reach this one; give --server by an address of the network, or --node-ip");
+        bail!(
+            "the server is on this machine's loopback: other nodes could not reach this one; give --server by an address of the network, or --node-ip"
+        );
     }
     Ok(own)
 }

@@ -126,7 +126,10 @@ fn kubeconfig(map: &ConfigMap) -> Result<&String> {
 fn verify(map: &ConfigMap, credential: &Credential) -> Result<()> {
     let key = format!("jws-kubeconfig-{}", credential.id);
     let signature = map.data.as_ref().and_then(|d| d.get(&key)).with_context(|| {
-        format!("the cluster knows no token {}; it may have expired: make a new one with `caravel token create`", credential.id)
+        format!(
+            "the cluster knows no token {}; it may have expired: make a new one with `caravel token create`",
+            credential.id
+        )
     })?;
     let wrong = || format!("cluster-info is not signed with the secret of token {}", credential.id);
     let (header, mac) = signature.split_once("..").with_context(wrong)?;
@@ -148,7 +151,9 @@ pub async fn discover(server: &http::Uri, credential: &Credential) -> Result<Str
             let map = maps.get(INFO.1).await.with_context(|| format!("{server} does not say how to join it"))?;
             match verify(&map, credential) {
                 Ok(()) => return Ok(map),
-                Err(error) if map.data.iter().flatten().any(|(k, _)| *k == format!("jws-kubeconfig-{}", credential.id)) => {
+                Err(error)
+                    if map.data.iter().flatten().any(|(k, _)| *k == format!("jws-kubeconfig-{}", credential.id)) =>
+                {
                     return Err(error);
                 }
                 // The cluster signs a moment after the token was made.
@@ -255,7 +260,9 @@ mod tests {
         assert!(Credential::parse("abcdef.0123456789abcdef", Some(&format!("sha256:{hex}"))).is_ok());
         let error = Credential::parse("abcdef.0123456789abcdef", None).expect_err("no pin").to_string();
         assert!(error.contains("--ca-cert-hash"), "{error}");
-        for bad in ["", "abc", "ABCDEF.0123456789abcdef", "abcdef.0123456789abcdef@sha256:xy", "abcdef.0123456789abcdef@md5:0"] {
+        for bad in
+            ["", "abc", "ABCDEF.0123456789abcdef", "abcdef.0123456789abcdef@sha256:xy", "abcdef.0123456789abcdef@md5:0"]
+        {
             assert!(Credential::parse(bad, None).is_err(), "{bad}");
         }
     }

@@ -131,7 +131,8 @@ impl Identity {
         let pair = Pair::new(pki, "kubelet-client");
         let ca_path = pki.join("ca.crt");
         let kept = std::fs::read_to_string(&ca_path).ok().zip(pair.read());
-        let kept = kept.filter(|(_, (certificate, _))| validity(certificate).is_ok_and(|(_, end)| end > Timestamp::now()));
+        let kept =
+            kept.filter(|(_, (certificate, _))| validity(certificate).is_ok_and(|(_, end)| end > Timestamp::now()));
         let (ca_pem, (certificate, key)) = match (kept, credential) {
             (Some(kept), _) => kept,
             (None, Some(credential)) => {
@@ -188,7 +189,11 @@ fn client(server: &http::Uri, ca_pem: &str, shown: Arc<Shown>) -> Result<kube::C
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(ALIVE));
     tcp.set_keepalive(Some(ALIVE));
-    let https = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_all_versions().wrap_connector(tcp);
+    let https = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_only()
+        .enable_all_versions()
+        .wrap_connector(tcp);
     let http = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
         .timer(hyper_util::rt::TokioTimer::new())
         .pool_timer(hyper_util::rt::TokioTimer::new())

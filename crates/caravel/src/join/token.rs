@@ -130,7 +130,11 @@ async fn list(client: &kube::Client) -> Result<()> {
             bytes.map(|b| String::from_utf8_lossy(&b.0).into_owned()).filter(|t| !t.is_empty())
         };
         let expires = text("expiration").unwrap_or_else(|| "never".into());
-        println!("{:<8} {expires:<22} {}", text("token-id").unwrap_or_default(), text("description").unwrap_or_default());
+        println!(
+            "{:<8} {expires:<22} {}",
+            text("token-id").unwrap_or_default(),
+            text("description").unwrap_or_default()
+        );
     }
     Ok(())
 }

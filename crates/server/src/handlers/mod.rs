@@ -60,7 +60,7 @@ impl Server {
     /// Answers one request. Never fails and never panics: what goes wrong is an answer.
     pub(crate) async fn answer(self: Arc<Self>, request: Request<RequestBody>, origin: Origin) -> Response<Body> {
         let began = Instant::now();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let info = Arc::new(RequestInfo::parse(&parts.method, &parts.uri));
         let audit_id = parts
             .headers
@@ -71,11 +71,20 @@ impl Server {
         let head = parts.method == Method::HEAD;
         let gzip = compress::wanted(&parts.headers) && !matches!(origin, Origin::Local(_));
         let summary = info.clone();
+        let trail = self.audit.as_ref().map(|audit| {
+            let id = audit_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
+            audit.begin(id, &parts, &info, &origin)
+        });
+        if let Some(trail) = &trail {
+            parts.extensions.insert(trail.clone());
+        }
+        let mut panicked = false;
         let work = AssertUnwindSafe(self.clone().process(parts, body, info, origin)).catch_unwind().await;
         let mut response = match work {
             Ok(response) => response,
             Err(panic) => {
                 self.metrics.panics.inc();
+                panicked = true;
                 let text = panic
                     .downcast_ref::<&str>()
                     .map(|s| (*s).to_owned())
@@ -88,6 +97,12 @@ impl Server {
                 )
             }
         };
+        if let Some(trail) = &trail {
+            let lasting = trail.take_response(&response);
+            if let Some(end) = trail.answered(lasting, panicked).await {
+                response = hold(response, end);
+            }
+        }
         if let Some(id) = audit_id {
             response.headers_mut().insert("audit-id", id);
         }
@@ -133,8 +148,23 @@ impl Server {
         info: Arc<RequestInfo>,
         origin: Origin,
     ) -> Result<Response<Body>, ApiError> {
-        let user = self.identify(parts, &info, &origin).await?;
+        let trail = crate::audit::Trail::of(parts).cloned();
+        let user = match (self.identify(parts, &info, &origin).await, &trail) {
+            (Ok(user), Some(trail)) => {
+                trail.known(&user).await;
+                user
+            }
+            (Err(error), Some(trail)) => {
+                trail.known(&UserInfo::default()).await;
+                return Err(error);
+            }
+            (other, None) => other?,
+        };
+        let real = user.clone();
         let user = self.impersonated(parts, user)?;
+        if let Some(trail) = trail.as_ref().filter(|_| !Arc::ptr_eq(&real, &user)) {
+            trail.acting_as(&user);
+        }
         let class = Class::of(&user);
         let long = info.is_long_running(&parts.uri);
         let exempt = !info.is_resource && health::is_health(&info.path);
@@ -143,8 +173,18 @@ impl Server {
             (false, true) => None,
             (false, false) => Some(self.flow.enter(class).await?),
         };
-        self.authorize(&user, &info).await?;
+        let allowed = self.authorize(&user, &info).await;
+        if let Some(trail) = &trail {
+            let reason = match self.authorizer.authorize(&Attributes::of(&user, &info)) {
+                crate::authz::Decision::Allowed(reason) | crate::authz::Decision::NoOpinion(reason) => reason,
+            };
+            trail.decided(allowed.is_ok(), &reason);
+        }
+        allowed?;
         let call = Arc::new(Call::new(user, manager_of(parts)));
+        if let Some(trail) = &trail {
+            trail.serving(&call);
+        }
         let placeholder = Request::new(()).into_parts().0;
         let inbound = Inbound {
             parts: std::mem::replace(parts, placeholder),

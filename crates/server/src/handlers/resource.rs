@@ -149,6 +149,9 @@ impl Server {
                 "error decoding patch: a patch of this kind must be an object".to_owned(),
             ));
         }
+        if let Some(trail) = crate::audit::Trail::of(&inbound.parts) {
+            trail.sent(&patch);
+        }
         let change = match media.as_str() {
             JSON_PATCH => Change::JsonPatch(patch),
             MERGE_PATCH => Change::MergePatch(patch),
@@ -251,6 +254,9 @@ impl Server {
         let read = decode::Options { unknown: validation(options), max_bytes: self.config.max_body, fill: true };
         let decoded = read_body(inbound, target, &bytes, &read)?;
         decoded.warnings.into_iter().for_each(|w| inbound.call.warn(w));
+        if let Some(trail) = crate::audit::Trail::of(&inbound.parts) {
+            trail.sent(&decoded.value);
+        }
         Ok(decoded.value)
     }
 

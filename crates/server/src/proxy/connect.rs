@@ -306,7 +306,12 @@ mod tests {
         for (path, namespaced, prefix, rest) in [
             ("/api/v1/namespaces/n/pods/p/proxy", true, "/api/v1/namespaces/n/pods/p/proxy", ""),
             ("/api/v1/namespaces/n/pods/p/proxy/", true, "/api/v1/namespaces/n/pods/p/proxy", "/"),
-            ("/api/v1/namespaces/proxy/services/proxy/proxy/a%20b/proxy/c", true, "/api/v1/namespaces/proxy/services/proxy/proxy", "/a%20b/proxy/c"),
+            (
+                "/api/v1/namespaces/proxy/services/proxy/proxy/a%20b/proxy/c",
+                true,
+                "/api/v1/namespaces/proxy/services/proxy/proxy",
+                "/a%20b/proxy/c",
+            ),
             ("/api/v1/nodes/n:1/proxy//x", false, "/api/v1/nodes/n:1/proxy", "//x"),
         ] {
             assert_eq!(around_proxy(path, namespaced), (prefix, rest));

@@ -72,7 +72,8 @@ impl Links {
             _ if text.starts_with('/') && !text.starts_with("//") => text.to_owned(),
             _ => return None,
         };
-        let behind = path.strip_prefix(&self.prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
+        let behind =
+            path.strip_prefix(&self.prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
         if behind { (path != text).then_some(path) } else { Some(format!("{}{path}", self.prefix)) }
     }
 }
@@ -298,7 +299,10 @@ mod tests {
     use super::*;
 
     fn links() -> Links {
-        Links { prefix: "/api/v1/namespaces/n/pods/p/proxy".into(), hosts: vec!["10.0.0.1:80".into(), "api:443".into()] }
+        Links {
+            prefix: "/api/v1/namespaces/n/pods/p/proxy".into(),
+            hosts: vec!["10.0.0.1:80".into(), "api:443".into()],
+        }
     }
 
     fn whole(html: &str) -> String {
@@ -334,8 +338,14 @@ mod tests {
         for (html, expected) in [
             ("<a href=\"/r\">test</a>".to_owned(), format!("<a href=\"{p}/r\">test</a>")),
             ("<A CLASS=x HREF = '/r' >".into(), format!("<A CLASS=x HREF = '{p}/r' >")),
-            ("<img src=/i.png usemap=\"#m\"><p title='/x'>".into(), format!("<img src={p}/i.png usemap=\"#m\"><p title='/x'>")),
-            ("<script>if (a<b) '<a href=\"/x\">'</script><a href=/y>".into(), format!("<script>if (a<b) '<a href=\"/x\">'</script><a href={p}/y>")),
+            (
+                "<img src=/i.png usemap=\"#m\"><p title='/x'>".into(),
+                format!("<img src={p}/i.png usemap=\"#m\"><p title='/x'>"),
+            ),
+            (
+                "<script>if (a<b) '<a href=\"/x\">'</script><a href=/y>".into(),
+                format!("<script>if (a<b) '<a href=\"/x\">'</script><a href={p}/y>"),
+            ),
             ("<!-- <a href=\"/x\"> --> 1 < 2".into(), "<!-- <a href=\"/x\"> --> 1 < 2".into()),
             ("<a data-x='>' href='/x'>".into(), format!("<a data-x='>' href='{p}/x'>")),
             ("<a = href='/x'/><br/>".into(), format!("<a = href='{p}/x'/><br/>")),
@@ -347,7 +357,8 @@ mod tests {
 
     #[test]
     fn pieces_give_the_same_as_the_whole() {
-        let html = "<html><head><title><a href='/no'></title><link rel=x href=\"/css\"></head><!-- c --><a href='/x'>y</a>";
+        let html =
+            "<html><head><title><a href='/no'></title><link rel=x href=\"/css\"></head><!-- c --><a href='/x'>y</a>";
         let expected = whole(html);
         for cut in 1..html.len() {
             let mut rewriter = Rewriter::new(links());
