@@ -441,7 +441,7 @@ impl<'a, 'b> Evaluator<'a, 'b> {
             (LoopKind::Exists, Ok(true)) => return Ok(Some(Val::Bool(true))),
             (LoopKind::ExistsOne, Ok(true)) => run.count += 1,
             (LoopKind::Filter, Ok(true)) => run.made.push(element),
-            (_, Ok(false)) | (LoopKind::All | LoopKind::Exists | LoopKind::ExistsOne | LoopKind::Filter, _) => {}
+            (_, Ok(false)) | (LoopKind::All, _) => {}
             (kind, Ok(true)) => {
                 let Some(body) = &one.body else { return Ok(None) };
                 let value = self.run(body)?;

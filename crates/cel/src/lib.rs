@@ -17,8 +17,6 @@ mod parse;
 mod program;
 pub mod shapes;
 mod signatures;
-#[cfg(test)]
-mod tests;
 pub mod types;
 pub mod value;
 

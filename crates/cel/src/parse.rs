@@ -6,8 +6,10 @@
 use crate::ast::{Expr, Kind, Literal, Loop, LoopKind, Operator};
 use crate::lex::{Problem, Token, TokenKind, tokens};
 
-/// Deepest nesting of an expression (upstream: 250).
-pub const MAX_DEPTH: u16 = 250;
+/// Deepest nesting of an expression. Upstream allows 250; ours is what a megabyte of stack holds in any build.
+pub const MAX_DEPTH: u16 = 150;
+/// Deepest nesting of parentheses, brackets and arguments in each other.
+const MAX_NESTING: u16 = 80;
 /// Most characters of an expression (upstream: 100,000).
 pub const MAX_LENGTH: usize = 100_000;
 
@@ -119,8 +121,8 @@ impl Parser {
 
     fn expr(&mut self) -> Parsed {
         self.nesting += 1;
-        if self.nesting > MAX_DEPTH {
-            return self.fail(self.place(), format!("expression recursion limit exceeded: {MAX_DEPTH}"));
+        if self.nesting > MAX_NESTING {
+            return self.fail(self.place(), format!("expression recursion limit exceeded: {MAX_NESTING}"));
         }
         let condition = self.or()?;
         let place = self.place();
@@ -184,11 +186,12 @@ impl Parser {
     }
 
     fn binary(&mut self, level: u8) -> Parsed {
-        let mut left = if level == 2 { self.unary()? } else { self.binary(level + 1)? };
-        while let Some((operator, _)) = self.operator().filter(|(_, l)| *l == level) {
+        let mut left = self.unary()?;
+        while let Some((operator, own)) = self.operator().filter(|(_, l)| *l >= level) {
             let place = self.place();
             self.at += 1;
-            let right = if level == 2 { self.unary()? } else { self.binary(level + 1)? };
+            // What binds tighter to the right comes first.
+            let right = if own == 2 { self.unary()? } else { self.binary(own + 1)? };
             left = node(place, Kind::Binary(operator, Box::new([left, right])))?;
         }
         Ok(left)

@@ -11,6 +11,7 @@ pub mod authz;
 pub mod bootstrap;
 pub mod clock;
 pub mod config;
+pub mod expressions;
 pub mod flow;
 mod follow;
 pub mod handlers;

@@ -56,7 +56,7 @@ pub struct Server {
     pub(crate) x509: X509,
     pub(crate) service_accounts: ServiceAccounts,
     pub(crate) tokens: StaticTokens,
-    pub(crate) flow: Flow,
+    pub(crate) flow: Arc<Flow>,
     pub(crate) metrics: Metrics,
     pub(crate) audit: Option<crate::audit::Audit>,
     pub(crate) documents: Documents,
@@ -125,6 +125,8 @@ impl Server {
         bootstrap::token_secrets::start(&server).map_err(|e| OpenError::Bootstrap(e.message))?;
         let hooks = crate::admission::webhook::follow(&server.registry, &server.stop).await;
         hooks.map_err(|e| OpenError::Bootstrap(e.message))?;
+        bootstrap::flow::start(&server).await.map_err(|e| OpenError::Bootstrap(e.message))?;
+        bootstrap::policies::start(&server).await.map_err(|e| OpenError::Bootstrap(e.message))?;
         bootstrap::tasks::start(&server);
         Ok(server)
     }

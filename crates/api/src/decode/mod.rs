@@ -219,20 +219,81 @@ pub fn value(target: &Target, value: Value, options: &Options) -> Result<Decoded
 /// # Errors
 /// [`DecodeError::TooLarge`] and [`DecodeError::Syntax`].
 pub fn untyped(bytes: &[u8], format: Format, max_bytes: usize) -> Result<Value, DecodeError> {
+    untyped_noted(bytes, format, max_bytes).map(|(value, _)| value)
+}
+
+/// The same, and which fields are there twice (`duplicate field "spec.x"`).
+///
+/// # Errors
+/// [`DecodeError::TooLarge`] and [`DecodeError::Syntax`].
+pub fn untyped_noted(bytes: &[u8], format: Format, max_bytes: usize) -> Result<(Value, Vec<String>), DecodeError> {
     if bytes.len() > max_bytes {
         return Err(DecodeError::TooLarge { limit: max_bytes });
     }
-    let options = Options { unknown: Unknown::Ignore, max_bytes, fill: false };
+    let options = Options { unknown: Unknown::Warn, max_bytes, fill: false };
     let mut reader = Reader::new(&options, true, bytes.len());
     let read = match format {
         Format::Json => json_seed(&mut reader, None, bytes),
         Format::Yaml => yaml_seed(&mut reader, None, bytes),
     };
-    read.map_err(|why| DecodeError::Syntax {
-        kind: "object".to_owned(),
-        format: name(format),
-        why: reader.fatal.unwrap_or(why),
-    })
+    match read {
+        Ok(value) => Ok((value, reader.notes)),
+        Err(why) => Err(DecodeError::Syntax {
+            kind: "object".to_owned(),
+            format: name(format),
+            why: reader.fatal.unwrap_or(why),
+        }),
+    }
+}
+
+/// Where block YAML has a key twice in one map, as YAML parsers say it: `line 11: key "foo" already set in map`.
+/// Lines are those of the text; flow style (and so JSON) is not looked into.
+pub fn yaml_duplicates(text: &str) -> Vec<String> {
+    // Open maps: their indentation and keys.
+    let mut open: Vec<(usize, Vec<String>)> = vec![];
+    let mut block: Option<usize> = None;
+    let mut found = vec![];
+    for (number, line) in text.lines().enumerate() {
+        let mut rest = line.trim_start_matches(' ');
+        let mut indent = line.len() - rest.len();
+        if rest.is_empty() || rest.starts_with('#') || block.is_some_and(|outer| indent > outer) {
+            continue;
+        }
+        block = None;
+        if rest.starts_with("---") {
+            open.clear();
+            continue;
+        }
+        while let Some(item) = rest.strip_prefix("- ") {
+            // A new element: whatever was open at its depth is another one's.
+            open.retain(|(at, _)| *at <= indent);
+            let inner = item.trim_start_matches(' ');
+            indent += rest.len() - inner.len();
+            rest = inner;
+        }
+        let Some((key, value)) = rest.split_once(": ").or_else(|| rest.strip_suffix(':').map(|key| (key, ""))) else {
+            continue;
+        };
+        if key.starts_with(['{', '[', '&', '*', '|', '>']) {
+            continue;
+        }
+        let key = key.trim_end().trim_matches(['"', '\'']).to_owned();
+        open.retain(|(at, _)| *at <= indent);
+        match open.last_mut() {
+            Some((at, keys)) if *at == indent => {
+                if keys.contains(&key) {
+                    found.push(format!("line {}: key {key:?} already set in map", number + 1));
+                } else {
+                    keys.push(key);
+                }
+            }
+            _ => open.push((indent, vec![key])),
+        }
+        if value.trim_start().starts_with(['|', '>']) {
+            block = Some(indent);
+        }
+    }
+    found
 }
 
 fn read_json(reader: &mut Reader, root: Node<'_>, bytes: &[u8]) -> Result<Value, String> {

@@ -154,6 +154,22 @@ fn yaml_is_read_and_its_bombs_refused() {
 }
 
 #[test]
+fn keys_that_stand_twice_are_found_by_their_lines() {
+    let text = "\na: 1\nspec:\n  foo: x\n  list:\n  - name: a\n    name: b\n  - name: c\n  foo: y\nblock: |\n  foo: 1\n  foo: 2\na: 2\n";
+    assert_eq!(
+        yaml_duplicates(text),
+        [
+            "line 7: key \"name\" already set in map",
+            "line 9: key \"foo\" already set in map",
+            "line 13: key \"a\" already set in map"
+        ]
+    );
+    let (value, notes) = untyped_noted(text.as_bytes(), Format::Yaml, 1 << 20).unwrap();
+    assert_eq!(value["spec"]["foo"], "y");
+    assert_eq!(notes.len(), 3, "{notes:?}");
+}
+
+#[test]
 fn size_and_depth_are_limited() {
     let maps = target("", "v1", "configmaps");
     let options = Options { max_bytes: 10, ..Options::default() };

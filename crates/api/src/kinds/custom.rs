@@ -30,6 +30,8 @@ pub struct Custom {
     pub reshape: bool,
     /// A hash of the version's schema as written: documents made from it change when it does.
     pub schema_hash: String,
+    /// The schema as written, kept only where it states CEL rules.
+    pub ruled_schema: Option<Arc<Value>>,
 }
 
 /// A column of a custom resource's table.
@@ -130,6 +132,21 @@ fn custom(definition: &Value, version: &Value) -> Custom {
             .then(|| Arc::new(definition["spec"]["conversion"]["webhook"].clone())),
         reshape: crate::meta::generation(definition) > 1,
         schema_hash: hash(&version["schema"]),
+        ruled_schema: Some(&version["schema"]["openAPIV3Schema"])
+            .filter(|schema| states_rules(schema))
+            .map(|schema| Arc::new(schema.clone())),
+    }
+}
+
+/// Whether `x-kubernetes-validations` stands anywhere in a schema.
+pub fn states_rules(schema: &Value) -> bool {
+    match schema {
+        Value::Object(object) => object.iter().any(|(key, value)| {
+            (key == "x-kubernetes-validations" && value.as_array().is_some_and(|all| !all.is_empty()))
+                || states_rules(value)
+        }),
+        Value::Array(all) => all.iter().any(states_rules),
+        _ => false,
     }
 }
 

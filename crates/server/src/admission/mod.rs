@@ -9,6 +9,8 @@ pub mod limit_ranger;
 pub mod matching;
 pub mod nodes;
 pub mod options;
+pub mod pod_security;
+pub mod policies;
 pub mod priority;
 pub mod runtime_class;
 pub mod service_account;
@@ -145,8 +147,8 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// The plug-ins that this crate brings; `hooks` are the webhooks.
-    pub fn builtin(hooks: &Arc<webhook::Hooks>) -> Self {
+    /// The plug-ins that this crate brings; `hooks` are the webhooks, `policies` the admission policies.
+    pub fn builtin(hooks: &Arc<webhook::Hooks>, policies: &Arc<policies::Table>) -> Self {
         let mut chain = Self::default();
         chain.push(lifecycle::NamespaceLifecycle);
         chain.push(limit_ranger::LimitRanger);
@@ -162,7 +164,10 @@ impl Chain {
         chain.push(certificates::Approval);
         chain.push(certificates::Signing);
         chain.push(certificates::SubjectRestriction);
+        chain.push(policies::MutatingPolicies(policies.clone()));
         chain.push(webhook::Mutating(hooks.clone()));
+        chain.push(pod_security::PodSecurity);
+        chain.push(policies::ValidatingPolicies(policies.clone()));
         chain.push(webhook::Validating(hooks.clone()));
         chain
     }

@@ -165,14 +165,25 @@ impl Server {
         if let Some(trail) = trail.as_ref().filter(|_| !Arc::ptr_eq(&real, &user)) {
             trail.acting_as(&user);
         }
-        let class = Class::of(&user);
+        let class = self.flow.classify(&user, &info);
+        let result = self.clone().seated(parts, body, info, user, &class).await;
+        let mut response = result.unwrap_or_else(|error| respond::error(&error, MediaType::Json));
+        class.mark(response.headers_mut());
+        Ok(response)
+    }
+
+    /// Answers once there is room.
+    async fn seated(
+        self: Arc<Self>,
+        parts: &mut Parts,
+        body: RequestBody,
+        info: Arc<RequestInfo>,
+        user: Arc<UserInfo>,
+        class: &Class,
+    ) -> Result<Response<Body>, ApiError> {
         let long = info.is_long_running(&parts.uri);
-        let exempt = !info.is_resource && health::is_health(&info.path);
-        let room = match (long, exempt) {
-            (true, _) => Some(self.flow.enter_long(class)?),
-            (false, true) => None,
-            (false, false) => Some(self.flow.enter(class).await?),
-        };
+        let room = if long { Some(self.flow.enter_long(&user)?) } else { Some(self.flow.enter(class).await?) };
+        let trail = crate::audit::Trail::of(parts).cloned();
         let allowed = self.authorize(&user, &info).await;
         if let Some(trail) = &trail {
             let reason = match self.authorizer.authorize(&Attributes::of(&user, &info)) {

@@ -33,7 +33,7 @@ impl Server {
             "/api" => self.discovery(&inbound, discovery::Door::Api),
             "/apis" => self.discovery(&inbound, discovery::Door::Apis),
             "/metrics" | "/metrics/slis" => {
-                let text = self.metrics.text(&self.store_metrics());
+                let text = self.metrics.text(&(self.store_metrics() + &self.flow.metrics()));
                 let mut response = respond::text(StatusCode::OK, text);
                 let kind = "text/plain; version=0.0.4; charset=utf-8";
                 response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static(kind));

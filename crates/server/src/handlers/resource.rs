@@ -7,12 +7,13 @@ use crate::http::respond;
 use crate::registry::create::Stored;
 use crate::registry::delete::Deleted;
 use crate::registry::list::filter;
-use crate::registry::options::{DeleteOptions, ListOptions, WriteOptions};
+use crate::registry::options::{DeleteOptions, FieldValidation, ListOptions, WriteOptions};
 use crate::registry::update::{Change, Update, validation};
 use crate::registry::{list, scale};
 use crate::request_info::query_value;
 use crate::server::Server;
 use caravel_api::decode::{self, Format, Target};
+use caravel_api::field::{FieldError, FieldPath};
 use caravel_api::kinds::{Gvk, Kind, Verbs};
 use caravel_api::protobuf;
 use caravel_api::status::{ApiError, success};
@@ -137,13 +138,17 @@ impl Server {
             ));
         }
         let bytes = read_limited(inbound.take_body(), self.config.max_body).await?;
-        let patch = decode::untyped(&bytes, format, self.config.max_body).map_err(|e| {
+        let read = decode::untyped_noted(&bytes, format, self.config.max_body).map_err(|e| {
             let why = match e {
                 decode::DecodeError::Syntax { why, .. } => why,
                 other => other.to_string(),
             };
-            ApiError::bad_request(format!("error decoding patch: {why}"))
+            let what = if media == APPLY_YAML { "YAML" } else { "patch" };
+            ApiError::bad_request(format!("error decoding {what}: {why}"))
         })?;
+        let (patch, notes) = read;
+        let notes = if media == JSON_PATCH { vec![] } else { notes };
+        duplicates(&inbound, &media, &bytes, &patch, notes, &options)?;
         if media != JSON_PATCH && !patch.is_object() {
             return Err(ApiError::bad_request(
                 "error decoding patch: a patch of this kind must be an object".to_owned(),
@@ -294,6 +299,40 @@ impl Server {
     pub(super) fn media(inbound: &Inbound) -> MediaType {
         Accept::choose(&inbound.parts.headers, false, true).map_or(MediaType::Json, |a| a.media)
     }
+}
+
+/// A patch that says something twice is refused, warned of, or taken, as the request wishes.
+fn duplicates(
+    inbound: &Inbound,
+    media: &str,
+    bytes: &[u8],
+    patch: &Value,
+    notes: Vec<String>,
+    options: &WriteOptions,
+) -> Result<(), ApiError> {
+    if notes.is_empty() || options.field_validation == FieldValidation::Ignore {
+        return Ok(());
+    }
+    if media == APPLY_YAML {
+        let mut lines = decode::yaml_duplicates(&String::from_utf8_lossy(bytes));
+        if lines.is_empty() {
+            lines = notes;
+        }
+        if options.field_validation == FieldValidation::Strict {
+            let all = lines.join("\n  ");
+            let why = format!("error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  {all}");
+            return Err(ApiError::bad_request(why));
+        }
+        lines.into_iter().for_each(|line| inbound.call.warn(line));
+        return Ok(());
+    }
+    if options.field_validation == FieldValidation::Strict {
+        let why = format!("strict decoding error: {}", notes.join(", "));
+        let error = FieldError::invalid(&FieldPath::root("patch"), patch.to_string(), why);
+        return Err(ApiError::invalid("", "", "", &[error]));
+    }
+    notes.into_iter().for_each(|note| inbound.call.warn(note));
+    Ok(())
 }
 
 /// What the client wants back of `kind`.

@@ -6,6 +6,7 @@ use super::options::WriteOptions;
 use crate::clock::rfc3339_seconds;
 use caravel_api::decode;
 use caravel_api::kinds::Kind;
+use caravel_api::meta;
 use caravel_api::patch::apply as ssa;
 use caravel_api::status::ApiError;
 use jiff::Timestamp;
@@ -101,6 +102,25 @@ impl Apply<'_> {
                     "invalid object type: the applied configuration has no {field}; it must say {wanted:?}"
                 )));
             }
+        }
+        // Whatever the request says of unknown fields: what the schema does not have cannot be managed.
+        let mut undeclared = ssa::undeclared(&target.schema, self.configuration);
+        if !undeclared.is_empty() {
+            undeclared.truncate(20);
+            let list = match undeclared.as_slice() {
+                [one] => one.clone(),
+                several => format!("errors:\n  {}", several.join("\n  ")),
+            };
+            let text = |field: &str| meta::text(self.configuration, field);
+            let whose = format!(
+                "{}/{}; {}, Kind={}",
+                text("namespace"),
+                text("name"),
+                self.kind.api_version(),
+                self.kind.kind
+            );
+            let whose = whose.trim_start_matches('/');
+            return Err(ApiError::new(500, "", format!("failed to create typed patch object ({whose}): {list}")));
         }
         let read = decode::Options { unknown: self.unknown, fill: false, ..decode::Options::default() };
         let decoded = decode::value(&target, self.configuration.clone(), &read)?;

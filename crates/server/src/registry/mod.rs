@@ -22,6 +22,7 @@ pub mod strategy;
 pub mod update;
 pub mod watch;
 
+use crate::admission::policies::Table as Policies;
 use crate::admission::webhook::Hooks;
 use crate::admission::{Chain, Context};
 use crate::authn::UserInfo;
@@ -83,6 +84,8 @@ pub struct Registry {
     /// The admission webhooks.
     pub hooks: Arc<Hooks>,
     converters: conversion::Converters,
+    /// The compiled admission policies.
+    pub policies: Arc<Policies>,
     kinds: RwLock<Arc<KindTable>>,
     chain: RwLock<Arc<Chain>>,
     seal: Option<seal::Seal>,
@@ -101,14 +104,16 @@ impl Registry {
         event_ttl: Duration,
     ) -> Self {
         let hooks = Arc::new(Hooks::default());
+        let policies = Arc::new(Policies::default());
         Self {
             store,
             clock,
             authorizer,
             services,
             kinds: RwLock::new(Arc::new(KindTable::builtin())),
-            chain: RwLock::new(Arc::new(Chain::builtin(&hooks))),
+            chain: RwLock::new(Arc::new(Chain::builtin(&hooks, &policies))),
             hooks,
+            policies,
             converters: conversion::Converters::default(),
             seal,
             event_ttl,

@@ -151,6 +151,85 @@ pub fn apply(
     Ok(merged)
 }
 
+/// Merges a configuration into an object by the rules of server-side apply, without keeping managers: what admission
+/// policies do. A configuration that would replace an atomic list, map or struct is refused, as it may lose what it does
+/// not name.
+///
+/// # Errors
+/// The path of the atomic place.
+pub fn merged(schema: &Schema, live: Value, applied: &Value) -> Result<Value, ApplyError> {
+    if let Some(path) = atomic_place(schema.root(), applied, String::new()) {
+        return Err(ApplyError::Invalid(format!(
+            "error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {path}"
+        )));
+    }
+    Ok(typed::merge(Some(schema.root()), live, applied))
+}
+
+fn atomic_place(node: Node<'_>, value: &Value, path: String) -> Option<String> {
+    match value {
+        Value::Object(object) => {
+            if node.is_atomic() && !path.is_empty() {
+                return Some(path);
+            }
+            object.iter().find_map(|(key, value)| {
+                let child = node.child(key)?;
+                atomic_place(child, value, format!("{path}.{key}"))
+            })
+        }
+        Value::Array(items) => {
+            if node.is_atomic() {
+                return Some(path);
+            }
+            let element = node.element()?;
+            items.iter().enumerate().find_map(|(i, item)| atomic_place(element, item, format!("{path}[{i}]")))
+        }
+        _ => None,
+    }
+}
+
+/// The places of an applied configuration that its schema does not have: `.spec.x: field not declared in schema`.
+pub fn undeclared(schema: &Schema, applied: &Value) -> Vec<String> {
+    let mut out = vec![];
+    undeclared_in(schema.root(), applied, "", &mut out);
+    out
+}
+
+fn undeclared_in(node: Node<'_>, value: &Value, path: &str, out: &mut Vec<String>) {
+    match (node.ty(), value) {
+        (crate::schema::Type::Object, Value::Object(object)) => {
+            for (key, value) in object {
+                match node.child(key) {
+                    Some(child) => undeclared_in(child, value, &format!("{path}.{key}"), out),
+                    None if node.preserves_unknown() => {}
+                    None if path.is_empty() && matches!(key.as_str(), "apiVersion" | "kind" | "metadata") => {}
+                    None if node.is_embedded_resource() && matches!(key.as_str(), "apiVersion" | "kind") => {}
+                    None => out.push(format!("{path}.{key}: field not declared in schema")),
+                }
+            }
+        }
+        (crate::schema::Type::Map, Value::Object(object)) => {
+            let Some(element) = node.element() else { return };
+            for (key, value) in object {
+                undeclared_in(element, value, &format!("{path}.{key}"), out);
+            }
+        }
+        (crate::schema::Type::List, Value::Array(items)) => {
+            let Some(element) = node.element() else { return };
+            for (index, item) in items.iter().enumerate() {
+                let keys: Vec<String> = node
+                    .map_keys()
+                    .iter()
+                    .filter_map(|k| item.get(&**k).map(|v| format!("{k}={v}")))
+                    .collect();
+                let place = if keys.is_empty() { index.to_string() } else { keys.join(",") };
+                undeclared_in(element, item, &format!("{path}[{place}]"), out);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Brings `managedFields` of `new` up to date for a create (`old` is `None`), an update or a patch.
 ///
 /// A client that does not know managed fields cannot lose them: an object without the field keeps the old
