@@ -163,7 +163,8 @@ impl Estimate {
                 let depth = self.variables.len();
                 let shape = element(&size.shape);
                 let value = Size { most: most(&shape), shape: shape.clone() };
-                let key = Size { most: MAX_REQUEST, shape: Arc::new(Shape::of(ShapeKind::String)) };
+                // Upstream counts the length of keys as nothing; to be stricter would refuse what it accepts.
+                let key = Size { most: 1, shape: Arc::new(Shape::of(ShapeKind::String)) };
                 let list = !matches!(size.shape.kind, ShapeKind::Map(_) | ShapeKind::Object(_));
                 let first = if list && one.second.is_none() { value.clone() } else { key };
                 self.variables.push((one.first.clone(), first));

@@ -240,3 +240,51 @@ proptest! {
         let _ = evaluate(&words.concat(), &json!({"a": {"x": "s"}}));
     }
 }
+
+/// Rules of the kinds that well-known definitions state must compile, hold where they should, and not be called too costly.
+#[test]
+fn rules_as_they_are_written() {
+    let schema = json!({"type": "object", "properties": {
+        "listeners": {"type": "array", "maxItems": 64, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"], "items": {"type": "object", "required": ["name", "port", "protocol"], "properties": {
+            "name": {"type": "string", "maxLength": 253}, "port": {"type": "integer"}, "protocol": {"type": "string", "maxLength": 255}, "hostname": {"type": "string", "maxLength": 253},
+            "tls": {"type": "object", "properties": {"mode": {"type": "string", "enum": ["Terminate", "Passthrough"]}, "certificateRefs": {"type": "array", "maxItems": 64, "items": {"type": "object", "properties": {"name": {"type": "string"}}}}}}}}},
+        "labels": {"type": "object", "maxProperties": 16, "additionalProperties": {"type": "string", "maxLength": 4096}},
+        "port": {"x-kubernetes-int-or-string": true}, "min": {"type": "integer"}, "max": {"type": "integer"}, "type": {"type": "string"},
+        "a": {"type": "object", "properties": {"x": {"type": "string"}}}, "b": {"type": "object", "properties": {"x": {"type": "string"}}},
+        "timeout": {"type": "string", "format": "duration"}, "path": {"type": "string", "maxLength": 1024}, "quantity": {"type": "string", "maxLength": 20}}});
+    let shape = of_schema(&schema, false).unwrap();
+    let environment = Environment::new([("self", shape.ty()), ("oldSelf", shape.ty())]);
+    let estimate = Estimate::new(&[("self", shape.clone()), ("oldSelf", shape.clone())]);
+    let value = json!({"listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}, {"name": "https", "port": 443, "protocol": "HTTPS", "hostname": "a.example.com", "tls": {"mode": "Terminate", "certificateRefs": [{"name": "c"}]}}],
+        "labels": {"app": "web", "example.com/tier": "front"}, "port": "http", "min": 1, "max": 3, "type": "A", "a": {"x": "y"}, "timeout": "5s", "path": "/a/b", "quantity": "1Gi"});
+    for source in [
+        "self.listeners.all(l, l.protocol in ['HTTP', 'TCP', 'UDP'] ? !has(l.tls) : true)",
+        "self.listeners.all(l, (l.protocol == 'HTTPS' && has(l.tls)) ? (l.tls.mode == '' || l.tls.mode == 'Terminate') : true)",
+        "self.listeners.all(l1, self.listeners.exists_one(l2, l1.name == l2.name))",
+        "self.listeners.all(l1, self.listeners.exists_one(l2, l1.port == l2.port && l1.protocol == l2.protocol && (has(l1.hostname) && has(l2.hostname) ? l1.hostname == l2.hostname : !has(l1.hostname) && !has(l2.hostname))))",
+        "!has(self.labels) || self.labels.all(k, k.size() <= 253 && self.labels[k] != '')",
+        "self.labels.all(key, key.matches('^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?(/[A-Za-z0-9._-]+)?$'))",
+        "type(self.port) == int ? self.port > 0 : self.port.size() > 0",
+        "(has(self.a) ? 1 : 0) + (has(self.b) ? 1 : 0) == 1",
+        "self.type == 'A' ? has(self.a) : !has(self.a)",
+        "has(self.min) && has(self.max) ? self.min <= self.max : true",
+        "!has(self.timeout) || self.timeout >= duration('0s')",
+        "self.path.startsWith('/') && !self.path.contains('//') && !self.path.endsWith('/..')",
+        r"self.path.matches('^(?:[A-Za-z0-9/\\-._~!$&\'()*+,;=:]|[%][0-9a-fA-F]{2})+$')",
+        "self.type == oldSelf.type",
+        "[has(self.a), has(self.b)].filter(x, x == true).size() == 1",
+        "self.listeners.filter(l, l.port == 80).size() <= 1",
+        "isQuantity(self.quantity) && quantity(self.quantity).isLessThan(quantity('2Gi'))",
+        "oldSelf.listeners.all(o, self.listeners.exists(n, n.name == o.name))",
+        "self.listeners.map(l, l.name).all(n, n.size() > 0)",
+        "self.?a.?x.orValue('y') == 'y'",
+    ] {
+        let program = environment.compile(source).unwrap_or_else(|e| panic!("{source}: {e}"));
+        let cost = estimate.of(&program);
+        assert!(cost < 10_000_000, "{source} is estimated at {cost}");
+        let mut activation = Activation::new();
+        activation.set("self", Val::shaped(&value, &shape)).set("oldSelf", Val::shaped(&value, &shape));
+        let out = program.evaluate(&activation, &Budget::new(REQUEST_BUDGET));
+        assert!(matches!(out, Ok(Val::Bool(true))), "{source}: {out:?}");
+    }
+}

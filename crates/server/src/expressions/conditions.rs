@@ -1,9 +1,41 @@
 //! `matchConditions` of webhooks and policies: all must hold, else the request is not theirs.
 
-use super::review::{self, Sight};
+use super::review::{self, Ask, NULL, Sight};
+use crate::admission::webhook::conditions::{Compiled, Condition, Evaluator};
+use crate::admission::{Context, Request};
 use caravel_api::field::{FieldError, FieldPath};
 use caravel_cel::{Budget, Environment, MATCH_CONDITIONS_BUDGET, Program, Ty, Val};
-use serde_json::Value;
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// CEL for the match conditions of webhooks.
+pub struct Cel;
+
+impl Evaluator for Cel {
+    fn compile(&self, conditions: &[Condition]) -> Result<Arc<dyn Compiled>, String> {
+        let list: Vec<Value> =
+            conditions.iter().map(|c| json!({"name": c.name, "expression": c.expression})).collect();
+        Ok(Arc::new(MatchConditions::compile(&Value::Array(list))?))
+    }
+}
+
+impl Compiled for MatchConditions {
+    fn hold<'a>(&'a self, request: &'a Request, context: &'a Context<'a>) -> BoxFuture<'a, Result<bool, String>> {
+        let value = review::request_value(request, &request.kind);
+        let ask = Ask::new(&context.registry.authorizer, request);
+        let sight = Sight {
+            object: request.object.as_ref().unwrap_or(&NULL),
+            old: request.old.as_ref().unwrap_or(&NULL),
+            request: &value,
+            params: &NULL,
+            namespace: &NULL,
+            authorizer: &ask,
+        };
+        let held = self.hold_in(&sight.activation());
+        Box::pin(async move { held })
+    }
+}
 
 /// Compiled match conditions.
 #[derive(Clone, Debug, Default)]
@@ -42,15 +74,7 @@ impl MatchConditions {
         self.all.is_empty()
     }
 
-    /// Whether all hold. One that is false decides, whatever goes wrong in others (KEP-3716).
-    ///
-    /// # Errors
-    /// What went wrong, when none is false.
-    pub fn hold(&self, sight: &Sight<'_>) -> Result<bool, String> {
-        self.hold_in(&sight.activation())
-    }
-
-    /// The same with variables that are ready.
+    /// Whether all hold over these variables. One that is false decides, whatever goes wrong in others (KEP-3716).
     ///
     /// # Errors
     /// What went wrong, when none is false.

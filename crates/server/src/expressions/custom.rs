@@ -188,7 +188,8 @@ impl Walk {
         }
         let said = &compiled.rule.message;
         let default = if said.is_empty() { format!("failed rule: {}", compiled.rule.rule.trim()) } else { said.clone() };
-        let root = FieldPath::root("");
+        // As upstream names the whole object.
+        let root = FieldPath::root("<nil>");
         let path = path.unwrap_or(&root);
         match compiled.program.evaluate(&activation, &self.budget) {
             Ok(Val::Bool(true)) => {}
@@ -228,7 +229,7 @@ fn refusal(compiled: &Compiled, path: &FieldPath<'_>, ty: &str, message: String)
         return error;
     }
     let whole = format!("{path}{}", compiled.rule.field_path);
-    error.with_field(whole.trim_start_matches('.'))
+    error.with_field(whole.strip_prefix("<nil>").unwrap_or(&whole).trim_start_matches('.'))
 }
 
 /// The former state of a list's element: only lists with keys know it.

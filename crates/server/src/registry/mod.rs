@@ -104,6 +104,7 @@ impl Registry {
         event_ttl: Duration,
     ) -> Self {
         let hooks = Arc::new(Hooks::default());
+        hooks.set_evaluator(Arc::new(crate::expressions::conditions::Cel));
         let policies = Arc::new(Policies::default());
         Self {
             store,
