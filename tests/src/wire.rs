@@ -57,11 +57,6 @@ impl Wire {
         Wire { raw: Raw::with(client), places: Arc::default() }
     }
 
-    /// The client beneath, for requests whose answer's headers matter.
-    pub fn client(&self) -> kube::Client {
-        self.raw.client()
-    }
-
     /// Sends these bytes and returns the answer, whatever its status.
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
         let raw = self.raw.clone();

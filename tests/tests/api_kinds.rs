@@ -116,7 +116,8 @@ fn supported(kind: &Kind) {
     let items = |path: &str| wire.get(path).1["items"].as_array().unwrap().clone();
 
     let first = create(Some(&format!("{}-first", ns.name)));
-    let (code, twice) = wire.post(&collection, &json!({"metadata": {"name": name_of(&first)}, "spec": kind.object["spec"]}));
+    let (code, twice) =
+        wire.post(&collection, &json!({"metadata": {"name": name_of(&first)}, "spec": kind.object["spec"]}));
     assert!(code == 409 || code == 422, "{twice}");
     let (second, third) = (create(None), create(None));
     assert_ne!(name_of(&second), name_of(&third));
@@ -161,7 +162,10 @@ fn supported(kind: &Kind) {
         assert_eq!(code, 200, "{patched}");
         contains(&patched, &patch);
         let (code, read) = wire.get(&door);
-        assert_eq!((code, &read["kind"], &read["metadata"]["uid"]), (200, &json!(kind.kind), &first["metadata"]["uid"]));
+        assert_eq!(
+            (code, &read["kind"], &read["metadata"]["uid"]),
+            (200, &json!(kind.kind), &first["metadata"]["uid"])
+        );
         let updated = put(wire, &door, |o| merge_into(o, status));
         contains(&updated, status);
         // The status is not written through the main door, nor the spec through this one.
@@ -316,7 +320,11 @@ fn runtime_classes_give_overhead_and_placement() {
     assert!(made["spec"]["tolerations"].as_array().unwrap().contains(&scheduling["tolerations"][0]));
     for class in [&plain, &heavy] {
         ns.until_that(&format!("pod/pod-{class}"), |p| {
-            p["status"]["conditions"].as_array().into_iter().flatten().any(|c| c["type"] == "PodScheduled" && c["status"] == "True")
+            p["status"]["conditions"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|c| c["type"] == "PodScheduled" && c["status"] == "True")
         });
     }
     let mut other = pod_of_class(&heavy);
@@ -346,7 +354,8 @@ fn pods_with_inline_csi_volumes() {
     assert_eq!(code, 201, "{made}");
     let (_, read) = wire.get(&format!("{pods}/inline"));
     assert_eq!(read["spec"]["volumes"][0]["csi"], pod["spec"]["volumes"][0]["csi"]);
-    let (code, patched) = wire.strategic(&format!("{pods}/inline"), &json!({"metadata": {"labels": {"patched": "true"}}}));
+    let (code, patched) =
+        wire.strategic(&format!("{pods}/inline"), &json!({"metadata": {"labels": {"patched": "true"}}}));
     assert_eq!((code, &patched["metadata"]["labels"]["patched"]), (200, &json!("true")));
     let everywhere = wire.get(&format!("/api/v1/pods?labelSelector=run%3D{}", ns.name)).1;
     assert_eq!(everywhere["items"].as_array().unwrap().len(), 1);

@@ -51,7 +51,13 @@ fn typed_objects_with_unknown_and_duplicate_fields() {
     let json_patch = r#"[{"op":"add","path":"/spec/unknownField","value":1}]"#;
     let (code, said) = send(wire, "PATCH", &one, "application/json-patch+json", json_patch);
     assert!(code == 422 && said.contains("spec.unknownField"), "{code} {said}");
-    let (code, said) = send(wire, "PATCH", &format!("{all}/my-dep?fieldValidation=Ignore"), "application/merge-patch+json", r#"{"spec":{"unknownField":"x"}}"#);
+    let (code, said) = send(
+        wire,
+        "PATCH",
+        &format!("{all}/my-dep?fieldValidation=Ignore"),
+        "application/merge-patch+json",
+        r#"{"spec":{"unknownField":"x"}}"#,
+    );
     assert_eq!(code, 200, "{said}");
 }
 
@@ -72,15 +78,20 @@ fn warnings_are_the_default() {
     let ns = Namespace::new("warned");
     let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: warned}\nextra: 1\ndata: {a: b}\n";
     let mut command = ns.command(&["create", "--validate=warn", "-f", "-"]);
-    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    command
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
     let mut child = command.spawn().unwrap();
     std::io::Write::write_all(child.stdin.as_mut().unwrap(), text.as_bytes()).unwrap();
     let out = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.success() && said.contains("unknown field \"extra\""), "{said}");
-    let said = ns.try_with_input(&["create", "--validate=strict", "-f", "-"], &text.replace("name: warned", "name: strict"));
+    let said =
+        ns.try_with_input(&["create", "--validate=strict", "-f", "-"], &text.replace("name: warned", "name: strict"));
     assert!(said.as_ref().is_err_and(|e| e.contains("unknown field \"extra\"")), "{said:?}");
-    let said = ns.try_with_input(&["apply", "--server-side", "-f", "-"], &text.replace("name: warned", "name: applied"));
+    let said =
+        ns.try_with_input(&["apply", "--server-side", "-f", "-"], &text.replace("name: warned", "name: applied"));
     assert!(said.as_ref().is_err_and(|e| e.contains(".extra: field not declared in schema")), "{said:?}");
 }
 
@@ -182,7 +193,8 @@ fn extra_properties_of_a_custom_resource_are_refused() {
     assert!(code >= 400 && said.contains(".unknownField: field not declared in schema"), "{code} {said}");
     let body = json!({"apiVersion": format!("{}/v1", custom.group), "kind": "Noxu", "metadata": {"name": "x"}, "unknownField": 1});
     let path = custom.collection();
-    let (code, said) = send(custom.ns.wire(), "POST", &format!("{path}?fieldValidation=Strict"), JSON, &body.to_string());
+    let (code, said) =
+        send(custom.ns.wire(), "POST", &format!("{path}?fieldValidation=Strict"), JSON, &body.to_string());
     assert!(code == 400 && said.contains(r#"strict decoding error: unknown field "unknownField""#), "{code} {said}");
     let (code, made) = custom.ns.wire().post(&path, &body);
     assert!(code == 201 && made.get("unknownField").is_none(), "{made}");
@@ -192,10 +204,12 @@ fn extra_properties_of_a_custom_resource_are_refused() {
 fn unknown_metadata_of_a_custom_resource_is_refused() {
     let template = json!({"type": "object", "x-kubernetes-embedded-resource": true, "properties": {
         "metadata": {"type": "object", "properties": {"name": {"type": "string"}}}, "spec": {"type": "object"}}});
-    let schema = spec_schema(json!({"x-kubernetes-preserve-unknown-fields": true, "properties": {"template": template}}));
+    let schema =
+        spec_schema(json!({"x-kubernetes-preserve-unknown-fields": true, "properties": {"template": template}}));
     let custom = Custom::new("root", Some(schema));
     let inner = "spec:\n  template:\n    apiVersion: foo/v1\n    kind: Sub\n    metadata:\n      unknownSubMeta: unknown\n      name: subobject\n";
-    let (code, said) = custom.apply("  unknownMeta: unknown\n", &format!("{inner}{}", SPEC.trim_start_matches("spec:\n")));
+    let (code, said) =
+        custom.apply("  unknownMeta: unknown\n", &format!("{inner}{}", SPEC.trim_start_matches("spec:\n")));
     assert!(code >= 400, "{said}");
     assert!(said.contains(".metadata.unknownMeta: field not declared in schema"), "{said}");
     assert!(said.contains(".spec.template.metadata.unknownSubMeta: field not declared in schema"), "{said}");

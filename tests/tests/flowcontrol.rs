@@ -58,7 +58,10 @@ fn answers_say_where_their_requests_fell() {
     // A stranger is refused, and still told.
     let user = format!("user-{}", ns.name);
     let (code, all) = headers(&ns, "/api/v1/namespaces/default", &user);
-    assert_eq!((code, header(&all, "x-kubernetes-pf-flowschema-uid")), (403, uid(&format!("{SCHEMAS}/global-default"))));
+    assert_eq!(
+        (code, header(&all, "x-kubernetes-pf-flowschema-uid")),
+        (403, uid(&format!("{SCHEMAS}/global-default")))
+    );
     // A schema without its level is dangling and takes nothing; with it, it does.
     let name = ns.name.clone();
     assert_eq!(ns.wire().post(SCHEMAS, &schema(&name, &name, &user)).0, 201);
@@ -108,6 +111,7 @@ async fn a_flood_starves_nobody() {
     let user = "flooder";
     let level = {
         let mut level = level("flood");
+        level["spec"]["limited"]["nominalConcurrencyShares"] = json!(0);
         level["spec"]["limited"]["limitResponse"] = json!({"type": "Reject"});
         level
     };
@@ -116,36 +120,36 @@ async fn a_flood_starves_nobody() {
     let binding = json!({"metadata": {"name": "flooder"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
         "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": user}]});
     assert_eq!(admin.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &binding).await.0, 201);
-    // Requests whose bodies never end hold their seats: as many as the level has, and more.
     let maps = "/api/v1/namespaces/default/configmaps";
-    let client = plane.client().await;
-    let stalled: Vec<_> = (0..16)
-        .map(|_| {
-            let client = client.clone();
-            tokio::spawn(async move {
-                use futures::StreamExt as _;
-                let first = http_body::Frame::data(bytes::Bytes::from_static(b"{"));
-                let chunks = futures::stream::iter([Ok::<_, std::io::Error>(first)]).chain(futures::stream::pending());
-                let body = kube::client::Body::wrap_body(http_body_util::StreamBody::new(chunks));
-                let request = http::Request::post(maps).header("impersonate-user", user).header("content-type", "application/json");
-                client.send(request.body(body).unwrap()).await.map(|answer| answer.status().as_u16())
-            })
-        })
-        .collect();
     let asks = || {
         let admin = admin.clone();
         async move { admin.send("GET", maps, &[("impersonate-user", user)], vec![]).await }
     };
     let begun = Instant::now();
-    loop {
-        match asks().await {
-            (429, said) => {
-                assert_eq!((&said["reason"], &said["details"]["retryAfterSeconds"]), (&json!("TooManyRequests"), &json!(1)), "{said}");
-                break;
-            }
-            (code, said) => assert!(code == 200 && begun.elapsed() < Duration::from_secs(30), "{code} {said}"),
-        }
+    while asks().await.0 != 429 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "a level without seats serves nobody");
     }
+    let (_, said) = asks().await;
+    assert_eq!(
+        (&said["reason"], &said["details"]["retryAfterSeconds"]),
+        (&json!("TooManyRequests"), &json!(1)),
+        "{said}"
+    );
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let flood: Vec<_> = (0..32)
+        .map(|_| {
+            let (admin, stop) = (admin.clone(), stop.clone());
+            tokio::spawn(async move {
+                let mut refused = 0;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let (code, said) = admin.send("GET", maps, &[("impersonate-user", user)], vec![]).await;
+                    assert_eq!(code, 429, "{said}");
+                    refused += 1;
+                }
+                refused
+            })
+        })
+        .collect();
     let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
     let mut slowest = Duration::ZERO;
     for i in 0..10 {
@@ -157,11 +161,17 @@ async fn a_flood_starves_nobody() {
         assert_eq!(admin.get("/readyz").await.0, 200);
         slowest = slowest.max(begun.elapsed());
     }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut refused = 0;
+    for task in flood {
+        refused += task.await.unwrap();
+    }
+    assert!(refused > 32, "it was a flood: {refused}");
     assert!(slowest < Duration::from_secs(5), "leases and health go on: {slowest:?}");
-    // When the flood ends, so does the refusal.
-    stalled.iter().for_each(tokio::task::JoinHandle::abort);
-    drop((stalled, client));
+    // With seats of its own the same client is served.
+    let path = format!("{LEVELS}/flood");
+    assert_eq!(admin.merge(&path, &json!({"spec": {"limited": {"nominalConcurrencyShares": 30}}})).await.0, 200);
     while asks().await.0 != 200 {
-        assert!(begun.elapsed() < Duration::from_secs(50), "the seats are given back");
+        assert!(begun.elapsed() < Duration::from_secs(50), "the seats are there");
     }
 }

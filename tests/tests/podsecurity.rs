@@ -37,13 +37,19 @@ fn restricted_is_enforced() {
     let (code, said) = create(&ns, plain());
     assert_eq!((code, said["reason"].as_str()), (403, Some("Forbidden")), "{said}");
     let message = said["message"].as_str().unwrap();
-    assert!(message.ends_with(&format!("is forbidden: violates PodSecurity \"restricted:latest\": {RESTRICTED}")), "{message}");
+    assert!(
+        message.ends_with(&format!("is forbidden: violates PodSecurity \"restricted:latest\": {RESTRICTED}")),
+        "{message}"
+    );
     let (code, said) = create(&ns, careful());
     assert_eq!(code, 201, "{said}");
     let mut root = careful();
     root["securityContext"]["runAsUser"] = json!(0);
     let (code, said) = create(&ns, root);
-    assert!(code == 403 && said["message"].as_str().unwrap().ends_with("runAsUser=0 (pod must not set runAsUser=0)"), "{said}");
+    assert!(
+        code == 403 && said["message"].as_str().unwrap().ends_with("runAsUser=0 (pod must not set runAsUser=0)"),
+        "{said}"
+    );
     // A workload is made, and its Pods are refused: the ReplicaSet says why.
     let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": plain()});
     let deployment = json!({"metadata": {"name": "d"}, "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": template}});
@@ -51,13 +57,18 @@ fn restricted_is_enforced() {
     assert_eq!(code, 201, "{said}");
     ns.until_that("deployments.apps/d", |d| {
         let all = d["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        all.iter().any(|c| c["type"] == "ReplicaFailure" && c["message"].as_str().is_some_and(|m| m.contains("violates PodSecurity")))
+        all.iter().any(|c| {
+            c["type"] == "ReplicaFailure" && c["message"].as_str().is_some_and(|m| m.contains("violates PodSecurity"))
+        })
     });
 }
 
 #[test]
 fn baseline_is_enforced_and_privileged_lets_through() {
-    let ns = labelled("baseline", json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/enforce-version": "v1.30"}));
+    let ns = labelled(
+        "baseline",
+        json!({"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/enforce-version": "v1.30"}),
+    );
     assert_eq!(create(&ns, plain()).0, 201);
     let mut host = plain();
     host["hostNetwork"] = json!(true);
@@ -66,7 +77,12 @@ fn baseline_is_enforced_and_privileged_lets_through() {
     let (code, said) = create(&ns, host.clone());
     assert_eq!(code, 403, "{said}");
     let message = said["message"].as_str().unwrap();
-    for part in ["violates PodSecurity \"baseline:v1.30\": ", "host namespaces (hostNetwork=true)", "hostPath volumes (volume \"v\")", "privileged (container \"c\" must not set securityContext.privileged=true)"] {
+    for part in [
+        "violates PodSecurity \"baseline:v1.30\": ",
+        "host namespaces (hostNetwork=true)",
+        "hostPath volumes (volume \"v\")",
+        "privileged (container \"c\" must not set securityContext.privileged=true)",
+    ] {
         assert!(message.contains(part), "{part}: {message}");
     }
     assert_eq!(label(&ns, json!({"pod-security.kubernetes.io/enforce": "privileged"})).0, 200);
@@ -84,14 +100,31 @@ fn warnings_are_told() {
         String::from_utf8_lossy(&out.stderr).into_owned()
     };
     let said = warned(&["run", "c", "--image=test/busybox:1", "--dry-run=server"]);
-    assert!(said.contains(&format!("Warning: would violate PodSecurity \"restricted:latest\": {RESTRICTED}")), "{said}");
+    assert!(
+        said.contains(&format!("Warning: would violate PodSecurity \"restricted:latest\": {RESTRICTED}")),
+        "{said}"
+    );
     let said = warned(&["create", "deployment", "d", "--image=test/c:1", "--dry-run=server"]);
-    assert!(said.contains("Warning: would violate PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false"), "{said}");
+    assert!(
+        said.contains("Warning: would violate PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false"),
+        "{said}"
+    );
     assert_eq!(create(&ns, plain()).0, 201);
     // A stricter namespace speaks of the Pods that are there.
     let said = warned(&["label", "namespace", &ns.name, "pod-security.kubernetes.io/enforce=restricted"]);
-    assert!(said.contains(&format!("existing pods in namespace \"{}\" violate the new PodSecurity enforce level \"restricted:latest\"", ns.name)), "{said}");
-    assert!(said.contains("allowPrivilegeEscalation != false, unrestricted capabilities, runAsNonRoot != true, seccompProfile"), "{said}");
+    assert!(
+        said.contains(&format!(
+            "existing pods in namespace \"{}\" violate the new PodSecurity enforce level \"restricted:latest\"",
+            ns.name
+        )),
+        "{said}"
+    );
+    assert!(
+        said.contains(
+            "allowPrivilegeEscalation != false, unrestricted capabilities, runAsNonRoot != true, seccompProfile"
+        ),
+        "{said}"
+    );
 }
 
 #[test]

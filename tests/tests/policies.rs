@@ -15,7 +15,9 @@ struct Policies {
 impl Policies {
     fn new(prefix: &str) -> Policies {
         let ns = Namespace::new(prefix);
-        let (code, said) = ns.wire().merge(&format!("/api/v1/namespaces/{}", ns.name), &json!({"metadata": {"labels": {&ns.name: "true"}}}));
+        let (code, said) = ns
+            .wire()
+            .merge(&format!("/api/v1/namespaces/{}", ns.name), &json!({"metadata": {"labels": {&ns.name: "true"}}}));
         assert_eq!(code, 200, "{said}");
         Policies { ns, made: Default::default() }
     }
@@ -44,13 +46,17 @@ impl Policies {
     /// A validating policy over these resources, and its binding.
     fn validating(&self, what: &str, constraints: Value, mut spec: Value, mut binding: Value) {
         spec["matchConstraints"] = constraints;
-        let (code, said) = self.post("validatingadmissionpolicies", &json!({"metadata": {"name": self.name(what)}, "spec": spec}));
+        let (code, said) =
+            self.post("validatingadmissionpolicies", &json!({"metadata": {"name": self.name(what)}, "spec": spec}));
         assert_eq!(code, 201, "{said}");
         binding["policyName"] = json!(self.name(what));
         if binding.get("validationActions").is_none() {
             binding["validationActions"] = json!(["Deny"]);
         }
-        let (code, said) = self.post("validatingadmissionpolicybindings", &json!({"metadata": {"name": self.name(what)}, "spec": binding}));
+        let (code, said) = self.post(
+            "validatingadmissionpolicybindings",
+            &json!({"metadata": {"name": self.name(what)}, "spec": binding}),
+        );
         assert_eq!(code, 201, "{said}");
     }
 
@@ -60,7 +66,8 @@ impl Policies {
         if more.get("matchConstraints").is_none() {
             more["matchConstraints"] = self.rules(&["apps"], &["deployments"]);
         }
-        let (code, said) = self.post("mutatingadmissionpolicies", &json!({"metadata": {"name": self.name(what)}, "spec": more}));
+        let (code, said) =
+            self.post("mutatingadmissionpolicies", &json!({"metadata": {"name": self.name(what)}, "spec": more}));
         assert_eq!(code, 201, "{said}");
         let binding = json!({"metadata": {"name": self.name(what)}, "spec": {"policyName": self.name(what)}});
         let (code, said) = self.post("mutatingadmissionpolicybindings", &binding);
@@ -120,7 +127,8 @@ fn a_deployment_is_validated() {
     assert_eq!(p.wire().merge(&two, &json!({"spec": {"replicas": 1}})).0, 422);
     // Elsewhere nothing happens.
     let other = Namespace::new("elsewhere");
-    let (code, said) = other.wire().post(&format!("/apis/apps/v1/namespaces/{}/deployments", other.name), &deployment("one", 1));
+    let (code, said) =
+        other.wire().post(&format!("/apis/apps/v1/namespaces/{}/deployments", other.name), &deployment("one", 1));
     assert_eq!(code, 201, "{said}");
 }
 
@@ -146,7 +154,9 @@ fn policies_take_parameters() {
     let p = Policies::new("params");
     let maps = p.config_maps();
     let create = |name: &str, most: &str| {
-        let (code, said) = p.wire().post(&maps, &json!({"metadata": {"name": name, "labels": {"limit": "yes"}}, "data": {"most": most}}));
+        let (code, said) = p
+            .wire()
+            .post(&maps, &json!({"metadata": {"name": name, "labels": {"limit": "yes"}}, "data": {"most": most}}));
         assert_eq!(code, 201, "{said}");
     };
     create("limits", "3");
@@ -159,7 +169,11 @@ fn policies_take_parameters() {
     assert!(said["message"].as_str().unwrap().ends_with("denied request: at most 3"), "{said}");
     assert_eq!(p.wire().post(&format!("{}?dryRun=All", p.deployments()), &deployment("three", 3)).0, 201);
     p.wire().merge(&format!("{maps}/limits"), &json!({"data": {"most": "9"}}));
-    assert_eq!(p.wire().post(&format!("{}?dryRun=All", p.deployments()), &deployment("five", 5)).0, 201, "parameters are read fresh");
+    assert_eq!(
+        p.wire().post(&format!("{}?dryRun=All", p.deployments()), &deployment("five", 5)).0,
+        201,
+        "parameters are read fresh"
+    );
     p.wire().delete(&format!("{maps}/limits"));
     let (code, said) = p.wire().post(&p.deployments(), &deployment("three", 3));
     assert!(code == 422 && said["message"].as_str().unwrap().contains("no params found"), "{said}");
@@ -168,9 +182,11 @@ fn policies_take_parameters() {
     let next = json!({"spec": {"paramRef": {"name": null, "selector": {"matchLabels": {"limit": "yes"}}, "parameterNotFoundAction": "Allow"}}});
     let (code, said) = p.wire().merge(&path, &next);
     assert_eq!(code, 200, "{said}");
-    p.ns.eventually("nothing is demanded", || match p.wire().post(&format!("{}?dryRun=All", p.deployments()), &deployment("x", 7)) {
-        (201, _) => Ok(()),
-        (_, said) => Err(said.to_string()),
+    p.ns.eventually("nothing is demanded", || {
+        match p.wire().post(&format!("{}?dryRun=All", p.deployments()), &deployment("x", 7)) {
+            (201, _) => Ok(()),
+            (_, said) => Err(said.to_string()),
+        }
     });
     create("wide", "10");
     create("narrow", "2");
@@ -208,7 +224,10 @@ fn actions_conditions_and_failures() {
         let mut command = p.ns.command(&["create", "configmap", "odd", "--from-literal=k=odd", "--dry-run=server"]);
         let out = command.output().unwrap();
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
-        let wanted = format!("Warning: Validation failed for ValidatingAdmissionPolicy '{0}' with binding '{0}': k is odd", p.name("warn"));
+        let wanted = format!(
+            "Warning: Validation failed for ValidatingAdmissionPolicy '{0}' with binding '{0}': k is odd",
+            p.name("warn")
+        );
         if out.status.success() && said.contains(&wanted) { Ok(()) } else { Err(said) }
     });
 }
@@ -230,15 +249,25 @@ fn policies_ask_the_authorizer() {
 #[test]
 fn expressions_are_checked_when_written() {
     let p = Policies::new("compile");
-    let policy = |validation: Value| {
-        json!({"metadata": {"name": p.name("bad")}, "spec": {"matchConstraints": p.rules(&["apps"], &["deployments"]), "validations": [validation]}})
-    };
+    let policy = |validation: Value| json!({"metadata": {"name": p.name("bad")}, "spec": {"matchConstraints": p.rules(&["apps"], &["deployments"]), "validations": [validation]}});
     for (validation, place, said) in [
-        (json!({"expression": "object.spec. > 1"}), "spec.validations[0].expression", "compilation failed: ERROR: <input>:1:14: Syntax error"),
+        (
+            json!({"expression": "object.spec. > 1"}),
+            "spec.validations[0].expression",
+            "compilation failed: ERROR: <input>:1:14: Syntax error",
+        ),
         (json!({"expression": "unknown > 1"}), "spec.validations[0].expression", "undeclared reference to 'unknown'"),
         (json!({"expression": "1 + 1"}), "spec.validations[0].expression", "must evaluate to bool"),
-        (json!({"expression": "request.userInfo.nothing == 'x'"}), "spec.validations[0].expression", "undefined field 'nothing'"),
-        (json!({"expression": "true", "messageExpression": "1"}), "spec.validations[0].messageExpression", "must evaluate to string"),
+        (
+            json!({"expression": "request.userInfo.nothing == 'x'"}),
+            "spec.validations[0].expression",
+            "undefined field 'nothing'",
+        ),
+        (
+            json!({"expression": "true", "messageExpression": "1"}),
+            "spec.validations[0].messageExpression",
+            "must evaluate to string",
+        ),
         (json!({"expression": "params.x == 1"}), "spec.validations[0].expression", "undeclared reference to 'params'"),
         (json!({"expression": "'a'.matches('(')"}), "spec.validations[0].expression", "error parsing regexp"),
     ] {
@@ -273,14 +302,20 @@ fn policies_are_type_checked() {
     let said = warnings[0]["warning"].as_str().unwrap();
     assert!(said.starts_with("apps/v1, Kind=Deployment: ERROR: <input>:1:7: undefined field 'foo'\n | object.foo < object.bar\n | ......^"), "{said}");
     assert!(said.contains("undefined field 'bar'"), "{said}");
-    assert!(warnings[1]["warning"].as_str().unwrap().contains("no matching overload for '_>_' applied to '(int, string)'"));
+    assert!(
+        warnings[1]["warning"].as_str().unwrap().contains("no matching overload for '_>_' applied to '(int, string)'")
+    );
 }
 
 #[test]
 fn a_deployment_is_mutated() {
     let p = Policies::new("map");
     let expression = "Object{spec: Object.spec{replicas: object.spec.replicas + 1, template: Object.spec.template{spec: Object.spec.template.spec{containers: [Object.spec.template.spec.containers{name: 'added', image: 'test/busybox:1'}]}}}}";
-    p.mutating("apply", json!([{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}}]), json!({}));
+    p.mutating(
+        "apply",
+        json!([{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}}]),
+        json!({}),
+    );
     let path = format!("{}?dryRun=All", p.deployments());
     let made = p.ns.eventually("the mutation", || match p.wire().post(&path, &deployment("a", 2)) {
         (201, made) if made["spec"]["replicas"] == 3 => Ok(made),
@@ -308,7 +343,10 @@ fn a_deployment_gets_annotations() {
     assert_eq!(code, 201, "{made}");
     let stored = p.wire().get(&format!("{}/real", p.deployments())).1;
     assert_eq!(stored["metadata"]["annotations"]["mutated-by"], "admission-policy");
-    assert_eq!(stored["metadata"]["annotations"]["example.com/from"], made["metadata"]["annotations"]["example.com/from"]);
+    assert_eq!(
+        stored["metadata"]["annotations"]["example.com/from"],
+        made["metadata"]["annotations"]["example.com/from"]
+    );
     assert!(stored["metadata"]["annotations"]["example.com/from"].is_string(), "{stored}");
     let (code, left) = p.wire().post(&path, &deployment("left-alone", 1));
     assert!(code == 201 && left["metadata"].get("annotations").is_none(), "{left}");
@@ -364,7 +402,9 @@ const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 #[test]
 fn custom_resources_keep_their_rules() {
-    let ruled = Ruled::new("rules", json!({"type": "object",
+    let ruled = Ruled::new(
+        "rules",
+        json!({"type": "object",
         "x-kubernetes-validations": [
             {"rule": "self.min <= self.max", "messageExpression": "'min ' + string(self.min) + ' is over max ' + string(self.max)", "fieldPath": ".min"},
             {"rule": "!has(self.fixed) || self.fixed == oldSelf.fixed", "message": "fixed may not change", "reason": "FieldValueForbidden"}],
@@ -372,14 +412,21 @@ fn custom_resources_keep_their_rules() {
             "names": {"type": "array", "maxItems": 10, "items": {"type": "string", "maxLength": 20, "x-kubernetes-validations": [{"rule": "self.startsWith('n')"}]}},
             "once": {"type": "string", "x-kubernetes-validations": [{"rule": "!oldSelf.hasValue() || oldSelf.value() == self", "optionalOldSelf": true, "message": "once is once"}]},
             "ports": {"type": "array", "maxItems": 5, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"], "items": {"type": "object", "required": ["name"],
-                "properties": {"name": {"type": "string", "maxLength": 9}, "port": {"type": "integer", "x-kubernetes-validations": [{"rule": "self >= oldSelf", "message": "ports only grow"}]}}}}}}));
+                "properties": {"name": {"type": "string", "maxLength": 9}, "port": {"type": "integer", "x-kubernetes-validations": [{"rule": "self >= oldSelf", "message": "ports only grow"}]}}}}}}),
+    );
     let wire = ruled.ns.wire();
     let (code, said) = ruled.create("wrong", json!({"min": 5, "max": 3, "names": ["n1", "x2"]}));
     assert_eq!((code, said["reason"].as_str()), (422, Some("Invalid")), "{said}");
     let causes = said["details"]["causes"].as_array().unwrap();
     assert_eq!(causes.len(), 2, "{said}");
-    assert_eq!(causes[0], json!({"reason": "FieldValueInvalid", "field": "spec.min", "message": "Invalid value: \"object\": min 5 is over max 3"}));
-    assert_eq!(causes[1], json!({"reason": "FieldValueInvalid", "field": "spec.names[1]", "message": "Invalid value: \"string\": failed rule: self.startsWith('n')"}));
+    assert_eq!(
+        causes[0],
+        json!({"reason": "FieldValueInvalid", "field": "spec.min", "message": "Invalid value: \"object\": min 5 is over max 3"})
+    );
+    assert_eq!(
+        causes[1],
+        json!({"reason": "FieldValueInvalid", "field": "spec.names[1]", "message": "Invalid value: \"string\": failed rule: self.startsWith('n')"})
+    );
     let (code, said) = ruled.create("missing", json!({"min": 5}));
     assert!(code == 422 && said["message"].as_str().unwrap().contains("no such key: max evaluating rule"), "{said}");
     let (code, said) = ruled.create("a", json!({"min": 1, "max": 3, "fixed": "x", "once": "o", "ports": [{"name": "a", "port": 1}, {"name": "b", "port": 5}]}));
@@ -387,13 +434,20 @@ fn custom_resources_keep_their_rules() {
     let a = format!("{}/a", ruled.all());
     let (code, said) = wire.merge(&a, &json!({"spec": {"fixed": "y"}}));
     assert_eq!(code, 422, "{said}");
-    assert_eq!(said["details"]["causes"][0], json!({"reason": "FieldValueForbidden", "field": "spec", "message": "Forbidden: fixed may not change"}));
+    assert_eq!(
+        said["details"]["causes"][0],
+        json!({"reason": "FieldValueForbidden", "field": "spec", "message": "Forbidden: fixed may not change"})
+    );
     let (code, said) = wire.merge(&a, &json!({"spec": {"once": "p"}}));
     assert!(code == 422 && said["message"].as_str().unwrap().contains("once is once"), "{said}");
     // Elements are known by their keys, wherever they stand.
-    let (code, said) = wire.merge(&a, &json!({"spec": {"ports": [{"name": "b", "port": 4}, {"name": "a", "port": 2}]}}));
+    let (code, said) =
+        wire.merge(&a, &json!({"spec": {"ports": [{"name": "b", "port": 4}, {"name": "a", "port": 2}]}}));
     assert_eq!(said["details"]["causes"][0]["field"], "spec.ports[0].port", "{code} {said}");
-    assert_eq!(wire.merge(&a, &json!({"spec": {"ports": [{"name": "b", "port": 6}, {"name": "new", "port": 1}]}})).0, 200);
+    assert_eq!(
+        wire.merge(&a, &json!({"spec": {"ports": [{"name": "b", "port": 6}, {"name": "new", "port": 1}]}})).0,
+        200
+    );
     let (code, said) = wire.merge(&format!("{a}/status"), &json!({"status": {"n": 11}}));
     assert!(code == 422 && said["details"]["causes"][0]["field"] == "status.n", "{said}");
     assert_eq!(wire.merge(&format!("{a}/status"), &json!({"status": {"n": 9}})).0, 200);
@@ -408,7 +462,8 @@ fn old_values_outlive_new_rules() {
     assert_eq!(ruled.create("a", json!({"color": "red"})).0, 201);
     let path = format!("{CRDS}/ruleds.{}", ruled.group);
     let (_, mut definition) = wire.get(&path);
-    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"] = spec(json!([{"rule": "self == 'blue'", "message": "only blue"}]));
+    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"] =
+        spec(json!([{"rule": "self == 'blue'", "message": "only blue"}]));
     let (code, said) = wire.put(&path, &definition);
     assert_eq!(code, 200, "{said}");
     ruled.ns.eventually("the rule", || match ruled.create("b", json!({"color": "red"})) {
@@ -429,21 +484,43 @@ fn old_values_outlive_new_rules() {
 fn rules_of_definitions_are_checked() {
     let ns = Namespace::new("badrules");
     let group = format!("{}.example.com", ns.name);
-    let rule = |rule: Value| json!({"type": "object", "x-kubernetes-validations": [rule], "properties": {"n": {"type": "integer"},
-        "list": {"type": "array", "items": {"type": "string"}}}});
+    let rule = |rule: Value| {
+        json!({"type": "object", "x-kubernetes-validations": [rule], "properties": {"n": {"type": "integer"},
+        "list": {"type": "array", "items": {"type": "string"}}}})
+    };
     let list = |items: Value| json!({"type": "object", "properties": {"list": {"type": "array", "items": items}}});
     let at = "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0]";
     for (spec, place, said) in [
         (rule(json!({"rule": "self.m > 1"})), format!("{at}.rule"), "undefined field 'm'"),
         (rule(json!({"rule": "self.n"})), format!("{at}.rule"), "must evaluate to bool"),
         (rule(json!({"rule": "self.n >"})), format!("{at}.rule"), "compilation failed"),
-        (rule(json!({"rule": "self.n > 'a'"})), format!("{at}.rule"), "found no matching overload for '_>_' applied to '(int, string)'"),
-        (rule(json!({"rule": "self.n > 1", "messageExpression": "self.n"})), format!("{at}.messageExpression"), "must evaluate to string"),
+        (
+            rule(json!({"rule": "self.n > 'a'"})),
+            format!("{at}.rule"),
+            "found no matching overload for '_>_' applied to '(int, string)'",
+        ),
+        (
+            rule(json!({"rule": "self.n > 1", "messageExpression": "self.n"})),
+            format!("{at}.messageExpression"),
+            "must evaluate to string",
+        ),
         (rule(json!({"rule": "self.n > 1", "reason": "Whim"})), format!("{at}.reason"), "Unsupported value"),
-        (rule(json!({"rule": "self.n > 1", "fieldPath": ".none"})), format!("{at}.fieldPath"), "does not refer to a valid field"),
-        (rule(json!({"rule": "self.list.all(a, self.list.all(b, self.list.all(c, a + b != c)))"})), format!("{at}.rule"), "estimated rule cost exceeds budget by factor of more than 100x"),
-        (list(json!({"type": "string", "x-kubernetes-validations": [{"rule": "self == oldSelf"}]})),
-            "spec.validation.openAPIV3Schema.properties[spec].properties[list].items.x-kubernetes-validations[0].rule".into(), "oldSelf cannot be used on the uncorrelatable portion"),
+        (
+            rule(json!({"rule": "self.n > 1", "fieldPath": ".none"})),
+            format!("{at}.fieldPath"),
+            "does not refer to a valid field",
+        ),
+        (
+            rule(json!({"rule": "self.list.all(a, self.list.all(b, self.list.all(c, a + b != c)))"})),
+            format!("{at}.rule"),
+            "estimated rule cost exceeds budget by factor of more than 100x",
+        ),
+        (
+            list(json!({"type": "string", "x-kubernetes-validations": [{"rule": "self == oldSelf"}]})),
+            "spec.validation.openAPIV3Schema.properties[spec].properties[list].items.x-kubernetes-validations[0].rule"
+                .into(),
+            "oldSelf cannot be used on the uncorrelatable portion",
+        ),
     ] {
         let (code, status) = ns.wire().post(CRDS, &Ruled::definition(&group, &spec));
         assert_eq!(code, 422, "{spec}: {status}");

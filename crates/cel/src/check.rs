@@ -20,8 +20,20 @@ struct Checker<'e> {
 }
 
 const TYPE_NAMES: [&str; 14] = [
-    "bool", "int", "uint", "double", "string", "bytes", "list", "map", "null_type", "type", "dyn", "optional_type",
-    "google.protobuf.Timestamp", "google.protobuf.Duration",
+    "bool",
+    "int",
+    "uint",
+    "double",
+    "string",
+    "bytes",
+    "list",
+    "map",
+    "null_type",
+    "type",
+    "dyn",
+    "optional_type",
+    "google.protobuf.Timestamp",
+    "google.protobuf.Duration",
 ];
 
 /// Whether this dotted name is a type.
@@ -265,8 +277,8 @@ impl Checker<'_> {
     }
 
     fn message(&mut self, at: u32, name: &str, fields: &[(String, Expr, bool)]) -> Ty {
-        let known = self.environment.messages
-            && (name == "Object" || name.starts_with("Object.") || name == "JSONPatch");
+        let known =
+            self.environment.messages && (name == "Object" || name.starts_with("Object.") || name == "JSONPatch");
         if !known {
             return self.fail(at, format!("undeclared reference to '{name}' (in container '')"));
         }
@@ -374,10 +386,18 @@ fn binary(operator: Operator, a: &Ty, b: &Ty) -> Option<Ty> {
             _ => (a == b && (number(a) || matches!(a, Ty::Duration))).then(|| a.clone()),
         },
         Multiply | Divide => {
-            if dynamic { Some(Ty::Dyn) } else { (a == b && number(a)).then(|| a.clone()) }
+            if dynamic {
+                Some(Ty::Dyn)
+            } else {
+                (a == b && number(a)).then(|| a.clone())
+            }
         }
         Modulo => {
-            if dynamic { Some(Ty::Dyn) } else { (a == b && matches!(a, Ty::Int | Ty::Uint)).then(|| a.clone()) }
+            if dynamic {
+                Some(Ty::Dyn)
+            } else {
+                (a == b && matches!(a, Ty::Int | Ty::Uint)).then(|| a.clone())
+            }
         }
     }
 }

@@ -489,9 +489,9 @@ fn check_member(name: &str, field: &str, value: &Val<'_>) -> Result<(), EvalErro
         _ => None,
     };
     match wrong {
-        Some(Val::Message(found, _)) => {
-            fail(format!("unexpected type name {found:?}, expected {wanted:?}, which matches field name path from root Object type"))
-        }
+        Some(Val::Message(found, _)) => fail(format!(
+            "unexpected type name {found:?}, expected {wanted:?}, which matches field name path from root Object type"
+        )),
         _ => Ok(()),
     }
 }

@@ -88,9 +88,7 @@ fn add<'a>(evaluator: &Evaluator<'a, '_>, a: &Val<'a>, b: &Val<'a>) -> Evaluated
             evaluator.charge(1)?;
             match (a, b) {
                 (Val::Int(x), Val::Int(y)) => overflow(x.checked_add(*y).map(Val::Int), "integer overflow"),
-                (Val::Uint(x), Val::Uint(y)) => {
-                    overflow(x.checked_add(*y).map(Val::Uint), "unsigned integer overflow")
-                }
+                (Val::Uint(x), Val::Uint(y)) => overflow(x.checked_add(*y).map(Val::Uint), "unsigned integer overflow"),
                 (Val::Double(x), Val::Double(y)) => Ok(Val::Double(x + y)),
                 (Val::Duration(x), Val::Duration(y)) => {
                     overflow(x.checked_add(*y).map(Val::Duration), "integer overflow")

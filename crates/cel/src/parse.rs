@@ -15,8 +15,24 @@ pub const MAX_LENGTH: usize = 100_000;
 
 /// Words that cannot be variables.
 const RESERVED: [&str; 18] = [
-    "as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop",
-    "package", "namespace", "null", "return", "true",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "false",
+    "for",
+    "function",
+    "if",
+    "import",
+    "in",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "null",
+    "return",
+    "true",
 ];
 const RESERVED_TOO: [&str; 3] = ["var", "void", "while"];
 
@@ -24,7 +40,10 @@ pub(crate) fn parse(source: &str) -> Result<Expr, Problem> {
     if source.chars().count() > MAX_LENGTH {
         return Err(Problem {
             at: 0,
-            text: format!("expression code point size exceeds limit: size: {}, limit {MAX_LENGTH}", source.chars().count()),
+            text: format!(
+                "expression code point size exceeds limit: size: {}, limit {MAX_LENGTH}",
+                source.chars().count()
+            ),
         });
     }
     let mut parser = Parser { tokens: tokens(source)?, at: 0, nesting: 0 };

@@ -89,12 +89,7 @@ fn describe(source: &str, problems: &[Problem]) -> String {
         let column = before.iter().rev().take_while(|c| **c != '\n').count();
         let text: String = source.lines().nth(line).unwrap_or_default().chars().take(500).collect();
         let dots = ".".repeat(column.min(500));
-        out.push(format!(
-            "ERROR: <input>:{}:{}: {}\n | {text}\n | {dots}^",
-            line + 1,
-            column + 1,
-            problem.text
-        ));
+        out.push(format!("ERROR: <input>:{}:{}: {}\n | {text}\n | {dots}^", line + 1, column + 1, problem.text));
     }
     out.join("\n")
 }

@@ -79,11 +79,7 @@ fn object(schema: &Value, resource: bool, name: &str, depth: usize) -> Option<Sh
         && properties.is_none_or(|p| p.is_empty())
     {
         let of = schema_at(of, false, &format!("{name}.@elem"), depth + 1)?;
-        return Some(Shape {
-            kind: ShapeKind::Map(of),
-            max: number(schema, "maxProperties"),
-            list: ListKind::Atomic,
-        });
+        return Some(Shape { kind: ShapeKind::Map(of), max: number(schema, "maxProperties"), list: ListKind::Atomic });
     }
     let required: Vec<&str> =
         schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();

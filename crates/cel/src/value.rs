@@ -348,10 +348,9 @@ impl<'a> Dict<'a> {
                     .filter_map(|(name, f)| Some((name, map.get(&f.name)?, f)))
                     .map(|(name, v, f)| (Val::String(Text::Borrowed(name)), Val::shaped(v, &f.shape)))
                     .collect(),
-                _ => map
-                    .iter()
-                    .map(|(k, v)| (Val::String(Text::Borrowed(k)), Val::shaped(v, shape.element())))
-                    .collect(),
+                _ => {
+                    map.iter().map(|(k, v)| (Val::String(Text::Borrowed(k)), Val::shaped(v, shape.element()))).collect()
+                }
             },
             Self::Made(map) => map.iter().map(|(k, v)| (k.to_val(), v.clone())).collect(),
         }

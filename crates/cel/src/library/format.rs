@@ -102,11 +102,8 @@ fn show(value: &Val<'_>, depth: usize) -> String {
             format!("[{}]", all.join(", "))
         }
         Val::Map(map) => {
-            let mut all: Vec<String> = map
-                .entries()
-                .iter()
-                .map(|(k, v)| format!("{}: {}", show(k, depth + 1), show(v, depth + 1)))
-                .collect();
+            let mut all: Vec<String> =
+                map.entries().iter().map(|(k, v)| format!("{}: {}", show(k, depth + 1), show(v, depth + 1))).collect();
             all.sort();
             format!("{{{}}}", all.join(", "))
         }

@@ -100,7 +100,9 @@ fn optional<'a>(name: &str, args: &[Val<'a>]) -> Called<'a> {
             Some(_) => Ok(args[0].clone()),
             None => Ok(other.clone()),
         },
-        ("orValue", [Val::Optional(inner), other]) => Ok(inner.as_ref().map_or_else(|| other.clone(), |v| (**v).clone())),
+        ("orValue", [Val::Optional(inner), other]) => {
+            Ok(inner.as_ref().map_or_else(|| other.clone(), |v| (**v).clone()))
+        }
         ("optional.unwrap" | "unwrapOpt", [Val::List(list)]) => Ok(Val::list(
             list.iter()
                 .filter_map(|v| match v {

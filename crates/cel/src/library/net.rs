@@ -22,9 +22,7 @@ fn parse_ip(text: &str) -> Result<IpAddr, String> {
 }
 
 pub(super) fn call<'a>(evaluator: &Evaluator<'a, '_>, name: &str, args: &[Val<'a>]) -> Called<'a> {
-    if let (true, [Val::String(text)]) =
-        (matches!(name, "ip" | "isIP" | "ip.isCanonical" | "cidr" | "isCIDR"), args)
-    {
+    if let (true, [Val::String(text)]) = (matches!(name, "ip" | "isIP" | "ip.isCanonical" | "cidr" | "isCIDR"), args) {
         let text = text.as_str();
         if let Err(error) = evaluator.charge(text_cost(text.len())) {
             return Some(Err(error));
@@ -73,7 +71,9 @@ fn on_ip<'a>(ip: IpAddr, name: &str) -> Option<Val<'a>> {
 
 fn on_cidr<'a>((ip, length): (IpAddr, u8), name: &str, rest: &[Val<'a>]) -> Option<Val<'a>> {
     let contains = |(address, inner): (IpAddr, u8)| {
-        address.is_ipv4() == ip.is_ipv4() && inner >= length && cidr_contains((network_address(ip, length), length), address)
+        address.is_ipv4() == ip.is_ipv4()
+            && inner >= length
+            && cidr_contains((network_address(ip, length), length), address)
     };
     let full = |ip: IpAddr| (ip, if ip.is_ipv4() { 32 } else { 128 });
     Some(match (name, rest) {

@@ -25,7 +25,8 @@ fn compile(pattern: &str) -> Result<Regex, String> {
         return Ok(regex);
     }
     let built = RegexBuilder::new(pattern).size_limit(MAX_COMPILED).dfa_size_limit(MAX_COMPILED).build();
-    let regex = built.map_err(|_| format!("error parsing regexp: `{pattern}` is no valid pattern, or too large a one"))?;
+    let regex =
+        built.map_err(|_| format!("error parsing regexp: `{pattern}` is no valid pattern, or too large a one"))?;
     RECENT.with_borrow_mut(|recent| {
         if recent.len() >= 8 {
             recent.remove(0);

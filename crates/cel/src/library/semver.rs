@@ -74,7 +74,9 @@ pub(super) fn call<'a>(evaluator: &Evaluator<'a, '_>, name: &str, args: &[Val<'a
             match (Semver::parse(text.as_str(), lenient), name) {
                 (found, "isSemver") => Ok(Val::Bool(found.is_some())),
                 (Some(version), _) => Ok(Val::library(Library::Semver(version))),
-                (None, _) => fail(format!("{:?} is no semantic version: three numbers with dots are wanted", text.as_str())),
+                (None, _) => {
+                    fail(format!("{:?} is no semantic version: three numbers with dots are wanted", text.as_str()))
+                }
             }
         }));
     }

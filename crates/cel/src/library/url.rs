@@ -22,8 +22,7 @@ impl Url {
             return None;
         }
         let (rest, query) = text.split_once('?').unwrap_or((text, ""));
-        let mut url =
-            Url { scheme: String::new(), host: String::new(), path: String::new(), query: query.to_owned() };
+        let mut url = Url { scheme: String::new(), host: String::new(), path: String::new(), query: query.to_owned() };
         if rest.starts_with('/') {
             url.path = rest.to_owned();
             return Some(url);
@@ -108,7 +107,10 @@ pub(super) fn call<'a>(evaluator: &Evaluator<'a, '_>, name: &str, args: &[Val<'a
             match (Url::parse(text.as_str()), name) {
                 (found, "isURL") => Ok(Val::Bool(found.is_some())),
                 (Some(url), _) => Ok(Val::library(Library::Url(url))),
-                (None, _) => fail(format!("URL parse error during conversion from string: parse {:?}: invalid URI for request", text.as_str())),
+                (None, _) => fail(format!(
+                    "URL parse error during conversion from string: parse {:?}: invalid URI for request",
+                    text.as_str()
+                )),
             }
         }));
     }

@@ -181,10 +181,12 @@ impl Follower {
             false => ("True", "NotFound", "there is no such object"),
         };
         let end = if there { format!("and {end}") } else { format!("but {end}") };
-        let message =
-            format!("This FlowSchema references the PriorityLevelConfiguration object named {level:?} {end}");
+        let message = format!("This FlowSchema references the PriorityLevelConfiguration object named {level:?} {end}");
         let present = schema.pointer("/status/conditions").and_then(Value::as_array);
-        let same = present.into_iter().flatten().any(|c| c["type"] == "Dangling" && c["status"] == status && c["message"] == message);
+        let same = present
+            .into_iter()
+            .flatten()
+            .any(|c| c["type"] == "Dangling" && c["status"] == status && c["message"] == message);
         if same {
             return Ok(());
         }

@@ -122,8 +122,7 @@ impl Follower {
             Ok(())
         }));
         let name = meta::name(policy);
-        let update =
-            Update { kind: &self.kind, namespace: "", name, subresource: "status", change, options: &options };
+        let update = Update { kind: &self.kind, namespace: "", name, subresource: "status", change, options: &options };
         self.registry.update(&call, update).await.map(|_| ())
     }
 }

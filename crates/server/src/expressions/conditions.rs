@@ -14,8 +14,7 @@ pub struct Cel;
 
 impl Evaluator for Cel {
     fn compile(&self, conditions: &[Condition]) -> Result<Arc<dyn Compiled>, String> {
-        let list: Vec<Value> =
-            conditions.iter().map(|c| json!({"name": c.name, "expression": c.expression})).collect();
+        let list: Vec<Value> = conditions.iter().map(|c| json!({"name": c.name, "expression": c.expression})).collect();
         Ok(Arc::new(MatchConditions::compile(&Value::Array(list))?))
     }
 }
@@ -112,7 +111,8 @@ pub(super) fn check_expression(
         Err(error) => out.push(FieldError::invalid(at, source, format!("compilation failed: {error}"))),
         Ok(program) if wanted.is_empty() || wanted.iter().any(|ty| program.may_be(ty)) => return Some(program),
         Ok(_) => {
-            let names: Vec<String> = wanted.iter().map(|ty| if *ty == Ty::Null { "null_type".into() } else { ty.to_string() }).collect();
+            let names: Vec<String> =
+                wanted.iter().map(|ty| if *ty == Ty::Null { "null_type".into() } else { ty.to_string() }).collect();
             let why = match names.as_slice() {
                 [one] => format!("must evaluate to {one}"),
                 several => format!("must evaluate to one of [{}]", several.join(" ")),

@@ -187,7 +187,8 @@ impl Walk {
             activation.set("oldSelf", before);
         }
         let said = &compiled.rule.message;
-        let default = if said.is_empty() { format!("failed rule: {}", compiled.rule.rule.trim()) } else { said.clone() };
+        let default =
+            if said.is_empty() { format!("failed rule: {}", compiled.rule.rule.trim()) } else { said.clone() };
         // As upstream names the whole object.
         let root = FieldPath::root("<nil>");
         let path = path.unwrap_or(&root);
@@ -204,7 +205,8 @@ impl Walk {
             Ok(_) => self.out.push(FieldError::invalid(path, &*place.ty, "rule did not yield a bool")),
             Err(EvalError::Budget) => {
                 self.spent = true;
-                let why = "validation failed due to running out of cost budget, no further validation rules will be run";
+                let why =
+                    "validation failed due to running out of cost budget, no further validation rules will be run";
                 self.out.push(FieldError::invalid(path, &*place.ty, why));
             }
             Err(EvalError::CallCost) => {

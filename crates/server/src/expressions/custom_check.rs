@@ -16,8 +16,7 @@ const SCHEMA_LIMIT: u64 = 100_000_000;
 /// Longest rule, message or expression.
 const MAX_RULE: usize = 100_000;
 const MAX_MESSAGE: usize = 2048;
-const REASONS: [&str; 4] =
-    ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
+const REASONS: [&str; 4] = ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
 
 /// All errors of all versions' rules.
 pub fn check(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
@@ -159,7 +158,8 @@ impl Checker<'_> {
             } else if message.len() > MAX_MESSAGE {
                 self.out.push(FieldError::too_long(&at, MAX_MESSAGE));
             }
-        } else if text("rule").is_some_and(|r| r.contains('\n')) && text("messageExpression").is_none_or(str::is_empty) {
+        } else if text("rule").is_some_and(|r| r.contains('\n')) && text("messageExpression").is_none_or(str::is_empty)
+        {
             let why = "message must be specified if rule contains line breaks";
             self.out.push(FieldError::required(&at.child("message"), why));
         }

@@ -19,7 +19,11 @@ pub fn check(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<FieldError
     let same = |field: &str| old.is_some_and(|old| old.get(field) == object.get(field));
     match (&*kind.group, &*kind.kind) {
         ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy" | "MutatingAdmissionPolicy") => {
-            if same("spec") { vec![] } else { policies::check(object, kind.kind == "MutatingAdmissionPolicy") }
+            if same("spec") {
+                vec![]
+            } else {
+                policies::check(object, kind.kind == "MutatingAdmissionPolicy")
+            }
         }
         ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration") => {
             if same("webhooks") { vec![] } else { conditions::check_webhooks(object) }

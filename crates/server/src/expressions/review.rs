@@ -24,9 +24,7 @@ fn object(name: &str, fields: Vec<(&str, Arc<Shape>)>) -> Arc<Shape> {
 fn request_shape() -> Arc<Shape> {
     let text = || Arc::new(Shape::of(ShapeKind::String));
     let texts = || Arc::new(Shape::of(ShapeKind::List(text())));
-    let kind = || {
-        object("kubernetes.GroupVersionKind", vec![("group", text()), ("version", text()), ("kind", text())])
-    };
+    let kind = || object("kubernetes.GroupVersionKind", vec![("group", text()), ("version", text()), ("kind", text())]);
     let resource = || {
         let fields = vec![("group", text()), ("version", text()), ("resource", text())];
         object("kubernetes.GroupVersionResource", fields)

@@ -118,7 +118,10 @@ impl Rule {
             return false;
         }
         if !info.is_resource {
-            return self.paths.iter().any(|r| any(&r.verbs, &info.verb) && r.paths.iter().any(|p| path_is(p, &info.path)));
+            return self
+                .paths
+                .iter()
+                .any(|r| any(&r.verbs, &info.verb) && r.paths.iter().any(|p| path_is(p, &info.path)));
         }
         self.resources.iter().any(|r| {
             let scope = if info.namespace.is_empty() { r.cluster } else { any(&r.namespaces, &info.namespace) };

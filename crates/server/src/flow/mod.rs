@@ -219,7 +219,8 @@ impl Flow {
     /// Where a request falls to: the first schema that means it and whose level is there.
     pub fn classify(&self, user: &UserInfo, info: &RequestInfo) -> Class {
         let state = self.state.lock();
-        let meant = |s: &&Arc<Schema>| s.matches(user, info) && state.levels.get(&s.level).is_some_and(|l| !l.is_retired());
+        let meant =
+            |s: &&Arc<Schema>| s.matches(user, info) && state.levels.get(&s.level).is_some_and(|l| !l.is_retired());
         match state.order.iter().find(meant) {
             Some(schema) => Class {
                 schema_uid: schema.uid.clone(),
@@ -394,7 +395,9 @@ mod tests {
         assert!(flow.enter(&class("b", 0)).await.is_err());
         held.truncate(4);
         flow.enter(&class("a", 0)).await.unwrap();
-        assert!(flow.metrics().contains("apiserver_flowcontrol_rejected_requests_total{priority_level=\"a\",reason=\"concurrency-limit\"} 1"));
+        assert!(flow.metrics().contains(
+            "apiserver_flowcontrol_rejected_requests_total{priority_level=\"a\",reason=\"concurrency-limit\"} 1"
+        ));
     }
 
     #[tokio::test]
@@ -444,10 +447,25 @@ mod tests {
             (UserInfo::system_masters("admin"), "/api/v1/pods", http::Method::GET, "exempt"),
             (UserInfo::new("bob", &[]), "/readyz", http::Method::GET, "exempt"),
             (UserInfo::new("bob", &[]), "/api/v1/pods", http::Method::GET, "global-default"),
-            (UserInfo::new("system:node:n", &["system:nodes"]), "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n", http::Method::PUT, "node-high"),
+            (
+                UserInfo::new("system:node:n", &["system:nodes"]),
+                "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n",
+                http::Method::PUT,
+                "node-high",
+            ),
             (UserInfo::new("system:node:n", &["system:nodes"]), "/api/v1/pods", http::Method::GET, "system"),
-            (UserInfo::new("system:kube-scheduler", &[]), "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/s", http::Method::PUT, "leader-election"),
-            (UserInfo::new("system:serviceaccount:a:b", &["system:serviceaccounts"]), "/api/v1/pods", http::Method::GET, "workload-low"),
+            (
+                UserInfo::new("system:kube-scheduler", &[]),
+                "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/s",
+                http::Method::PUT,
+                "leader-election",
+            ),
+            (
+                UserInfo::new("system:serviceaccount:a:b", &["system:serviceaccounts"]),
+                "/api/v1/pods",
+                http::Method::GET,
+                "workload-low",
+            ),
         ];
         for (user, path, method, level) in table {
             assert_eq!(&*flow.classify(&user, &info(path, method)).level, level, "{} {path}", user.name);

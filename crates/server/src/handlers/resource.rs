@@ -320,7 +320,8 @@ fn duplicates(
         }
         if options.field_validation == FieldValidation::Strict {
             let all = lines.join("\n  ");
-            let why = format!("error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  {all}");
+            let why =
+                format!("error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  {all}");
             return Err(ApiError::bad_request(why));
         }
         lines.into_iter().for_each(|line| inbound.call.warn(line));

@@ -112,13 +112,8 @@ impl Apply<'_> {
                 several => format!("errors:\n  {}", several.join("\n  ")),
             };
             let text = |field: &str| meta::text(self.configuration, field);
-            let whose = format!(
-                "{}/{}; {}, Kind={}",
-                text("namespace"),
-                text("name"),
-                self.kind.api_version(),
-                self.kind.kind
-            );
+            let whose =
+                format!("{}/{}; {}, Kind={}", text("namespace"), text("name"), self.kind.api_version(), self.kind.kind);
             let whose = whose.trim_start_matches('/');
             return Err(ApiError::new(500, "", format!("failed to create typed patch object ({whose}): {list}")));
         }

@@ -217,11 +217,8 @@ fn undeclared_in(node: Node<'_>, value: &Value, path: &str, out: &mut Vec<String
         (crate::schema::Type::List, Value::Array(items)) => {
             let Some(element) = node.element() else { return };
             for (index, item) in items.iter().enumerate() {
-                let keys: Vec<String> = node
-                    .map_keys()
-                    .iter()
-                    .filter_map(|k| item.get(&**k).map(|v| format!("{k}={v}")))
-                    .collect();
+                let keys: Vec<String> =
+                    node.map_keys().iter().filter_map(|k| item.get(&**k).map(|v| format!("{k}={v}"))).collect();
                 let place = if keys.is_empty() { index.to_string() } else { keys.join(",") };
                 undeclared_in(element, item, &format!("{path}[{place}]"), out);
             }

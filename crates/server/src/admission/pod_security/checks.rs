@@ -5,8 +5,19 @@ use serde_json::Value;
 
 const NULL: Value = Value::Null;
 const CAPABILITIES: [&str; 13] = [
-    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP",
-    "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
 ];
 /// Harmless sysctls, with the minor version that allowed them.
 const SYSCTLS: [(&str, u32); 10] = [
@@ -143,7 +154,10 @@ impl<'a> Pod<'a> {
         let containers = self.bad(forbidden);
         if !containers.is_empty() {
             let list = quoted(containers.iter().copied());
-            bad.push(format!("{} {list} must not set AppArmor profile type to \"Unconfined\"", plural(&containers, "container")));
+            bad.push(format!(
+                "{} {list} must not set AppArmor profile type to \"Unconfined\"",
+                plural(&containers, "container")
+            ));
         }
         for (key, value) in self.annotations.as_object().into_iter().flatten() {
             let value = value.as_str().unwrap_or_default();
@@ -216,7 +230,8 @@ impl<'a> Pod<'a> {
     fn probe_hosts(&mut self) {
         let mut bad: Vec<&str> = vec![];
         for container in &self.containers {
-            let handlers = ["/livenessProbe", "/readinessProbe", "/startupProbe", "/lifecycle/postStart", "/lifecycle/preStop"];
+            let handlers =
+                ["/livenessProbe", "/readinessProbe", "/startupProbe", "/lifecycle/postStart", "/lifecycle/preStop"];
             let set = |at: &str| container.pointer(at).and_then(Value::as_str).is_some_and(|h| !h.is_empty());
             if handlers.iter().any(|h| set(&format!("{h}/httpGet/host")) || set(&format!("{h}/tcpSocket/host"))) {
                 bad.push(name(container));
@@ -395,8 +410,7 @@ impl<'a> Pod<'a> {
         let said = |c: &Value| c.get("runAsNonRoot").and_then(Value::as_bool);
         let pod = said(self.context());
         let own = |c: &&'a Value| c.get("securityContext").and_then(said);
-        let explicit: Vec<&str> =
-            self.containers.iter().filter(|c| own(c) == Some(false)).map(|c| name(c)).collect();
+        let explicit: Vec<&str> = self.containers.iter().filter(|c| own(c) == Some(false)).map(|c| name(c)).collect();
         let implicit: Vec<&str> = self.containers.iter().filter(|c| own(c).is_none()).map(|c| name(c)).collect();
         let mut bad = vec![];
         if pod == Some(false) {
@@ -446,7 +460,8 @@ impl<'a> Pod<'a> {
             bad.push(format!("{} {}", plural(&explicit, "container"), quoted(explicit.iter().copied())));
         }
         if !bad.is_empty() {
-            let detail = format!("{} must not set securityContext.seccompProfile.type to \"Unconfined\"", bad.join(" and "));
+            let detail =
+                format!("{} must not set securityContext.seccompProfile.type to \"Unconfined\"", bad.join(" and "));
             return self.say("seccompProfile", detail);
         }
         if pod.is_none() && !implicit.is_empty() {
@@ -489,24 +504,53 @@ mod tests {
     #[test]
     fn each_baseline_check() {
         let table = [
-            (json!({"hostNetwork": true, "hostPID": true, "containers": []}), "host namespaces (hostNetwork=true, hostPID=true)"),
-            (json!({"containers": [{"name": "a", "securityContext": {"privileged": true}}, {"name": "b", "securityContext": {"privileged": true}}]}),
-                "privileged (containers \"a\", \"b\" must not set securityContext.privileged=true)"),
-            (json!({"containers": [{"name": "a", "securityContext": {"capabilities": {"add": ["SYS_ADMIN", "CHOWN"]}}}]}),
-                "non-default capabilities (container \"a\" must not include \"SYS_ADMIN\" in securityContext.capabilities.add)"),
-            (json!({"containers": [], "volumes": [{"name": "v", "hostPath": {"path": "/"}}]}), "hostPath volumes (volume \"v\")"),
-            (json!({"containers": [{"name": "a", "ports": [{"hostPort": 80}]}]}), "hostPort (container \"a\" uses hostPort 80)"),
-            (json!({"containers": [{"name": "a", "securityContext": {"procMount": "Unmasked"}}]}), "procMount (container \"a\" must not set securityContext.procMount to \"Unmasked\")"),
-            (json!({"containers": [], "securityContext": {"seccompProfile": {"type": "Unconfined"}}}), "seccompProfile (pod must not set securityContext.seccompProfile.type to \"Unconfined\")"),
-            (json!({"containers": [], "securityContext": {"seLinuxOptions": {"type": "bad", "user": "u"}}}), "seLinuxOptions (pod set forbidden securityContext.seLinuxOptions: type \"bad\"; user may not be set)"),
-            (json!({"containers": [], "securityContext": {"sysctls": [{"name": "kernel.msgmax"}]}}), "forbidden sysctls (kernel.msgmax)"),
-            (json!({"containers": [], "securityContext": {"windowsOptions": {"hostProcess": true}}}), "hostProcess (pod must not set securityContext.windowsOptions.hostProcess=true)"),
+            (
+                json!({"hostNetwork": true, "hostPID": true, "containers": []}),
+                "host namespaces (hostNetwork=true, hostPID=true)",
+            ),
+            (
+                json!({"containers": [{"name": "a", "securityContext": {"privileged": true}}, {"name": "b", "securityContext": {"privileged": true}}]}),
+                "privileged (containers \"a\", \"b\" must not set securityContext.privileged=true)",
+            ),
+            (
+                json!({"containers": [{"name": "a", "securityContext": {"capabilities": {"add": ["SYS_ADMIN", "CHOWN"]}}}]}),
+                "non-default capabilities (container \"a\" must not include \"SYS_ADMIN\" in securityContext.capabilities.add)",
+            ),
+            (
+                json!({"containers": [], "volumes": [{"name": "v", "hostPath": {"path": "/"}}]}),
+                "hostPath volumes (volume \"v\")",
+            ),
+            (
+                json!({"containers": [{"name": "a", "ports": [{"hostPort": 80}]}]}),
+                "hostPort (container \"a\" uses hostPort 80)",
+            ),
+            (
+                json!({"containers": [{"name": "a", "securityContext": {"procMount": "Unmasked"}}]}),
+                "procMount (container \"a\" must not set securityContext.procMount to \"Unmasked\")",
+            ),
+            (
+                json!({"containers": [], "securityContext": {"seccompProfile": {"type": "Unconfined"}}}),
+                "seccompProfile (pod must not set securityContext.seccompProfile.type to \"Unconfined\")",
+            ),
+            (
+                json!({"containers": [], "securityContext": {"seLinuxOptions": {"type": "bad", "user": "u"}}}),
+                "seLinuxOptions (pod set forbidden securityContext.seLinuxOptions: type \"bad\"; user may not be set)",
+            ),
+            (
+                json!({"containers": [], "securityContext": {"sysctls": [{"name": "kernel.msgmax"}]}}),
+                "forbidden sysctls (kernel.msgmax)",
+            ),
+            (
+                json!({"containers": [], "securityContext": {"windowsOptions": {"hostProcess": true}}}),
+                "hostProcess (pod must not set securityContext.windowsOptions.hostProcess=true)",
+            ),
         ];
         for (spec, wanted) in table {
             assert_eq!(check(Level::Baseline, None, spec.clone()), [wanted], "{spec}");
             assert!(check(Level::Privileged, None, spec).is_empty());
         }
-        let keepalive = json!({"containers": [], "securityContext": {"sysctls": [{"name": "net.ipv4.tcp_keepalive_time"}]}});
+        let keepalive =
+            json!({"containers": [], "securityContext": {"sysctls": [{"name": "net.ipv4.tcp_keepalive_time"}]}});
         assert!(check(Level::Baseline, Some(29), keepalive.clone()).is_empty());
         assert_eq!(check(Level::Baseline, Some(28), keepalive).len(), 1);
     }

@@ -116,8 +116,10 @@ async fn namespace(request: &Request, object: &Value, context: &Context<'_>) -> 
     if !wrong.is_empty() && before.as_ref().is_none_or(|(_, old)| *old != wrong) {
         let metadata = FieldPath::root("metadata");
         let labels = metadata.child("labels");
-        let errors: Vec<FieldError> =
-            wrong.iter().map(|w| FieldError::invalid(&labels.key(&w.label), w.value.as_str(), w.why.as_str())).collect();
+        let errors: Vec<FieldError> = wrong
+            .iter()
+            .map(|w| FieldError::invalid(&labels.key(&w.label), w.value.as_str(), w.why.as_str()))
+            .collect();
         return Err(ApiError::invalid("", "Namespace", meta::name(object), &errors));
     }
     let Some((old, _)) = before else { return Ok(()) };

@@ -47,8 +47,11 @@ impl Rule {
     /// The groups, versions and resources, when none is a wildcard.
     pub fn concrete(&self) -> Option<(&[String], &[String], &[String])> {
         let plain = |list: &[String]| !list.is_empty() && list.iter().all(|s| !s.contains('*'));
-        (plain(&self.groups) && plain(&self.versions) && plain(&self.resources))
-            .then_some((&*self.groups, &*self.versions, &*self.resources))
+        (plain(&self.groups) && plain(&self.versions) && plain(&self.resources)).then_some((
+            &*self.groups,
+            &*self.versions,
+            &*self.resources,
+        ))
     }
 
     /// Whether the rule means this operation on this kind.

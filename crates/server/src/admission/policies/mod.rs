@@ -26,8 +26,5 @@ fn concerned(request: &Request) -> bool {
         _ => false,
     };
     !review
-        && matches!(
-            request.operation,
-            Operation::Create | Operation::Update | Operation::Delete | Operation::Connect
-        )
+        && matches!(request.operation, Operation::Create | Operation::Update | Operation::Delete | Operation::Connect)
 }

@@ -45,7 +45,8 @@ pub async fn find(
     if wanted.name.is_empty() {
         let selector = LabelSelector::from_value(wanted.selector.as_ref()).map_err(|e| e.to_string())?;
         let prefix = keys::prefix(&row, &namespace);
-        let page = context.registry.store.list(&prefix, At::Cached, None, 0).await.map_err(|e| failed(store_error(e)))?;
+        let page =
+            context.registry.store.list(&prefix, At::Cached, None, 0).await.map_err(|e| failed(store_error(e)))?;
         for entry in &page.entries {
             let object = context.registry.parse(&row, entry).map_err(failed)?;
             if selector.matches_object(&object) && found.len() < MAX_PARAMS {

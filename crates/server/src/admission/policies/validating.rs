@@ -197,7 +197,10 @@ fn evaluate(policy: &Policy, sight: &Sight<'_>, context: &Context<'_>) -> Vec<Fa
                 let message = message(validation, &activation, &budget);
                 out.push(Failure { message, reason: validation.reason.clone(), index });
             }
-            Ok(_) => out.extend(failed(index, format!("cel expression '{}' must evaluate to bool", validation.program.source()))),
+            Ok(_) => out.extend(failed(
+                index,
+                format!("cel expression '{}' must evaluate to bool", validation.program.source()),
+            )),
             Err(error) => {
                 let source = validation.program.source();
                 out.extend(failed(index, format!("expression '{source}' resulted in error: {error}")));
@@ -218,7 +221,9 @@ fn evaluate(policy: &Policy, sight: &Sight<'_>, context: &Context<'_>) -> Vec<Fa
                 }
             }
             Ok(_) => {}
-            Err(error) => out.extend(failed(0, format!("valueExpression '{}' resulted in error: {error}", program.source()))),
+            Err(error) => {
+                out.extend(failed(0, format!("valueExpression '{}' resulted in error: {error}", program.source())))
+            }
         }
     }
     out
@@ -232,6 +237,10 @@ fn message<'a>(validation: &'a Validation, activation: &caravel_cel::Activation<
     });
     made.unwrap_or_else(|| {
         let said = validation.message.trim();
-        if said.is_empty() { format!("failed expression: {}", validation.program.source().trim()) } else { said.to_owned() }
+        if said.is_empty() {
+            format!("failed expression: {}", validation.program.source().trim())
+        } else {
+            said.to_owned()
+        }
     })
 }
