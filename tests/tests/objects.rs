@@ -347,3 +347,29 @@ fn logs_outlive_their_pod() {
     );
     assert!(ns.wire().text(&path).unwrap().ends_with(" stdout F last words\n"));
 }
+
+/// A log that grows past ten megabytes is set aside, and reading goes on in the new one.
+#[test]
+fn a_long_log_is_rotated() {
+    let ns = Namespace::new("rotate");
+    let script = "i=0; while [ $i -lt 48 ]; do head -c 262144 /dev/zero | tr '\\0' x; echo; i=$((i+1)); done; while true; do echo on; sleep 0.2; done";
+    ns.create(&json!({"apiVersion":"v1","kind":"Pod","metadata":{"name":"p"},"spec":{"terminationGracePeriodSeconds":0,"containers":[{"name":"c","image":"test/busybox:1","command":["sh","-c",script]}]}}).to_string());
+    let p = ns.until_that("pod/p", |p| p["status"]["phase"] == "Running");
+    let text = |v: &Value| v.as_str().unwrap().to_owned();
+    let dir = format!(
+        "/api/v1/nodes/{}/proxy/logs/pods/{}_p_{}/c/",
+        text(&p["spec"]["nodeName"]),
+        ns.name,
+        text(&p["metadata"]["uid"])
+    );
+    ns.eventually("the log is set aside", || {
+        let listing = ns.wire().text(&dir)?;
+        if listing.contains("0.log.20") { Ok(()) } else { Err(listing) }
+    });
+    let (before, path) = (ns.log("p", "c").unwrap().len(), format!("{}/log?tailLines=1", ns.path("pod/p")));
+    assert_eq!(ns.wire().text(&path).unwrap(), "on\n");
+    ns.eventually("it is written on", || {
+        let now = ns.log("p", "c")?.len();
+        if now > before { Ok(()) } else { Err(format!("{now} bytes, as before")) }
+    });
+}

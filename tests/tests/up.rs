@@ -45,3 +45,34 @@ fn a_cluster_that_was_down_comes_up_with_its_state() {
     assert!(cluster.ok(&["kubeconfig"]).contains("client-certificate-data"));
     assert!(cluster.ok(&["image", "ls"]).contains("test/busybox:1"));
 }
+
+/// A Node that was deleted while its machine lives comes back, and its Pods run on.
+#[test]
+fn a_deleted_node_is_registered_again() {
+    let cluster = OwnCluster::up();
+    let ns = cluster.namespace("back");
+    ns.create(&pod("p", "command: [sleep, '3600']"));
+    ns.until("pod/p", "{.status.phase}", "Running");
+    let before = ns.get("pod/p")["status"]["containerStatuses"][0].clone();
+    let name = ns.field("pod/p", "{.spec.nodeName}");
+    let path = format!("/api/v1/nodes/{name}");
+    let (_, old) = ns.wire().get(&path);
+    assert_eq!(ns.wire().delete(&path).0, 200);
+    ns.eventually("a new Node, which is ready", || {
+        let (_, now) = ns.wire().get(&path);
+        let conditions = now["status"]["conditions"].as_array();
+        let ready = conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True");
+        if ready && now["metadata"]["uid"] != old["metadata"]["uid"] { Ok(()) } else { Err(now.to_string()) }
+    });
+    let (_, new) = ns.wire().get(&path);
+    ns.eventually("the Lease is the new Node's", || {
+        let (_, lease) =
+            ns.wire().get(&format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}"));
+        let owner = &lease["metadata"]["ownerReferences"][0]["uid"];
+        if *owner == new["metadata"]["uid"] { Ok(()) } else { Err(lease.to_string()) }
+    });
+    ns.create(&pod("q", "command: [sleep, '3600']"));
+    ns.until("pod/q", "{.status.phase}", "Running");
+    let after = &ns.get("pod/p")["status"]["containerStatuses"][0];
+    assert_eq!((&after["containerID"], &after["restartCount"]), (&before["containerID"], &before["restartCount"]));
+}

@@ -66,6 +66,44 @@ async fn a_container_lives_logs_and_ends() {
     node.finish().await;
 }
 
+/// A container that ends within the call that starts it: CRI may be told of its exit while it still is `Created`, and
+/// shows it as running for a moment after that. Who looks when it is told must find it ended, each of many times.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exit_is_told_once_the_status_shows_it() {
+    const CONTAINERS: usize = 120;
+    let Some(node) = Node::start("exits").await else { return };
+    let cri = node.daemon.runtime();
+    let config = sandbox(&node, "exits");
+    let sandbox_id = cri.run_sandbox(&config, "").await.unwrap();
+    let mut events = cri.events();
+    assert_eq!(events.next().await, Some(Event::Resync));
+    let starting = async {
+        futures::stream::iter(0..CONTAINERS)
+            .for_each_concurrent(8, |i| {
+                let (cri, config, sandbox_id) = (&cri, &config, &sandbox_id);
+                async move {
+                    let spec = container(&format!("c{i}"), &["true"]);
+                    let id = cri.create_container(sandbox_id, &spec, config).await.unwrap();
+                    cri.start_container(&id).await.unwrap();
+                }
+            })
+            .await;
+    };
+    let telling = async {
+        let mut told = 0;
+        while told < CONTAINERS {
+            let event = tokio::time::timeout(Duration::from_secs(120), events.next()).await.expect("an exit is lost");
+            let Some(Event::Exited { id, .. }) = event else { continue };
+            let state = cri.container_status(&id).await.unwrap().state;
+            assert_eq!(state, ContainerState::Exited, "after {told} others");
+            told += 1;
+        }
+    };
+    tokio::join!(starting, telling);
+    cri.remove_sandbox(&sandbox_id).await.unwrap();
+    node.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_timeouts_and_refusals_are_told_apart() {
     let Some(node) = Node::start("limits").await else { return };
