@@ -777,3 +777,70 @@ fn a_scale_is_shown_as_a_scale() {
     assert_eq!(request["resource"]["resource"], "deployments");
     assert_eq!((&request["object"]["kind"], &request["oldObject"]["spec"]), (&json!("Scale"), &json!({})));
 }
+
+/// Conditions are stored as they are given, and may be changed.
+fn with_conditions(world: &mut World, plural: &str) {
+    let mut hook = world.webhook("maps", "/", maps_created());
+    hook["matchConditions"] =
+        json!([{"name": "expression-1", "expression": "object.metadata.namespace == 'production'"}]);
+    let path = world.register(plural, "conditions", vec![hook.clone()]);
+    let (_, present) = world.ns.wire().get(&path);
+    assert_eq!(present["webhooks"][0]["matchConditions"], hook["matchConditions"]);
+    let other = json!([
+        {"name": "expression-1", "expression": "object.metadata.namespace == 'production'"},
+        {"name": "expression-2", "expression": "object.metadata.namespace == 'staging'"},
+    ]);
+    let change = json!([{"op": "replace", "path": "/webhooks/0/matchConditions", "value": other}]);
+    let (code, said) = world.ns.wire().json_patch(&path, &change);
+    assert_eq!(code, 200, "{said}");
+    assert_eq!(world.ns.wire().get(&path).1["webhooks"][0]["matchConditions"], other);
+}
+
+#[test]
+fn a_validating_configuration_has_conditions() {
+    with_conditions(&mut World::new("hook-cel-v", allow), VALIDATING);
+}
+
+#[test]
+fn a_mutating_configuration_has_conditions() {
+    with_conditions(&mut World::new("hook-cel-m", allow), MUTATING);
+}
+/// A condition that is no CEL is refused.
+fn bad_conditions(world: &World, plural: &str) {
+    let kind = if plural == MUTATING { "MutatingWebhookConfiguration" } else { "ValidatingWebhookConfiguration" };
+    let mut hook = world.webhook("maps", "/", maps_created());
+    hook["matchConditions"] = json!([{"name": "invalid-expression-1", "expression": "... [] bad expression"}]);
+    let object = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
+        "metadata": {"name": format!("bad-{}", world.ns.name)}, "webhooks": [hook],
+    });
+    let (code, said) = world.ns.wire().post(&format!("{GROUP}/{plural}"), &object);
+    assert_eq!((code, &said["reason"]), (422, &json!("Invalid")), "{said}");
+    assert!(said["message"].as_str().unwrap().contains("compilation failed"), "{said}");
+    assert_eq!(said["details"]["causes"][0]["field"], "webhooks[0].matchConditions[0].expression");
+}
+
+#[test]
+fn a_validating_configuration_with_a_bad_condition_is_refused() {
+    bad_conditions(&World::new("hook-bad-v", allow), VALIDATING);
+}
+
+#[test]
+fn a_mutating_configuration_with_a_bad_condition_is_refused() {
+    bad_conditions(&World::new("hook-bad-m", allow), MUTATING);
+}
+
+#[test]
+fn a_condition_spares_an_object() {
+    let mut world = World::new("hook-skip", |call| {
+        change(call, json!([{"op": "add", "path": "/data", "value": {"changed": "yes"}}]))
+    });
+    let mut hook = world.webhook("maps", "/", maps_created());
+    hook["matchConditions"] = json!([{"name": "skip-me", "expression": "object.metadata.name != 'skip-me'"}]);
+    world.register(MUTATING, "skip", vec![hook]);
+    world.until("others are changed", json!({}), |_, said| said["data"]["changed"] == "yes");
+    let (code, made) = world.create_map("skip-me", json!({"a": "b"}));
+    assert_eq!((code, &made["data"]), (201, &json!({"a": "b"})));
+    let (code, made) = world.create_map("other", json!({"a": "b"}));
+    assert_eq!((code, &made["data"]), (201, &json!({"changed": "yes"})));
+}

@@ -5,6 +5,7 @@
 //! [`registry`]'s; what differs between kinds is data in `caravel_api`. Only this crate knows the store.
 
 pub mod admission;
+pub mod aggregation;
 pub mod audit;
 pub mod authn;
 pub mod authz;

@@ -61,6 +61,9 @@ pub struct Server {
     pub(crate) audit: Option<crate::audit::Audit>,
     pub(crate) documents: Documents,
     pub(crate) nodes: crate::proxy::Nodes,
+    pub(crate) aggregation: crate::aggregation::Aggregation,
+    /// Who may say in headers on whose behalf a request is.
+    pub(crate) front_proxy: X509,
     /// Set when the end has begun: `/readyz` fails, so that balancers send no more.
     pub(crate) ending: AtomicBool,
     /// Cancelled when long-running requests must end.
@@ -110,6 +113,9 @@ impl Server {
             audit,
             documents: Documents::default(),
             nodes: crate::proxy::Nodes::new(&pki).map_err(OpenError::Config)?,
+            aggregation: crate::aggregation::Aggregation::default(),
+            front_proxy: X509::new(&[pki.front_proxy_ca.cert_der()], config.clock.clone())
+                .map_err(OpenError::Config)?,
             ending: AtomicBool::new(false),
             stop: CancellationToken::new(),
             registry,
@@ -127,6 +133,7 @@ impl Server {
         hooks.map_err(|e| OpenError::Bootstrap(e.message))?;
         bootstrap::flow::start(&server).await.map_err(|e| OpenError::Bootstrap(e.message))?;
         bootstrap::policies::start(&server).await.map_err(|e| OpenError::Bootstrap(e.message))?;
+        crate::aggregation::start(&server).await.map_err(|e| OpenError::Bootstrap(e.message))?;
         bootstrap::tasks::start(&server);
         Ok(server)
     }
@@ -139,6 +146,11 @@ impl Server {
     /// The verbs over the store, for who extends the server in this process (custom resources, admission).
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// The groups that are not this server's own: a part of this program may answer one.
+    pub fn aggregation(&self) -> &crate::aggregation::Aggregation {
+        &self.aggregation
     }
 
     /// The administrator's kubeconfig for the server at `url`.
@@ -216,11 +228,13 @@ pub struct RemotePeer {
     pub peer: Peer,
     /// What the certificate says.
     pub identity: std::sync::OnceLock<Result<crate::authn::x509::CertificateIdentity, crate::authn::AuthnError>>,
+    /// Whether the certificate is a front proxy's.
+    pub front_proxy: std::sync::OnceLock<Option<crate::authn::x509::CertificateIdentity>>,
 }
 
 impl RemotePeer {
     fn new(peer: Peer) -> Self {
-        Self { peer, identity: std::sync::OnceLock::new() }
+        Self { peer, identity: std::sync::OnceLock::new(), front_proxy: std::sync::OnceLock::new() }
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Style;
+use super::describe::Descriptions;
 use crate::kinds::Kind;
 use crate::schema::names;
 
@@ -14,7 +15,12 @@ pub(super) fn component_name(kind: &Kind, name: &str) -> String {
 }
 
 /// The object and its list, by component name.
-pub(super) fn components(kind: &Kind, schema: Option<Value>, style: Style) -> [(String, Value); 2] {
+pub(super) fn components(
+    kind: &Kind,
+    schema: Option<Value>,
+    style: Style,
+    descriptions: &Descriptions,
+) -> [(String, Value); 2] {
     let name = component_name(kind, &kind.kind);
     let mut object = match schema {
         Some(Value::Object(object)) if !object.is_empty() => object,
@@ -23,32 +29,37 @@ pub(super) fn components(kind: &Kind, schema: Option<Value>, style: Style) -> [(
             ("x-kubernetes-preserve-unknown-fields".to_owned(), true.into()),
         ]),
     };
+    let open = object.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true));
     if style == Style::V2 {
         for_v2(&mut object);
     }
+    let (api_version, kind_text) = (descriptions.of_any_object("apiVersion"), descriptions.of_any_object("kind"));
+    let meta_text = descriptions.of_any_object("metadata");
     let reference = |name: &str| style.reference(&names::full(name));
     let meta = match style {
-        Style::V3 => json!({"allOf": [{"$ref": reference("meta.v1.ObjectMeta")}], "description": META}),
-        Style::V2 => json!({"$ref": reference("meta.v1.ObjectMeta"), "description": META}),
+        Style::V3 => json!({"allOf": [{"$ref": reference("meta.v1.ObjectMeta")}], "description": meta_text}),
+        Style::V2 => json!({"$ref": reference("meta.v1.ObjectMeta"), "description": meta_text}),
     };
-    let properties = object.entry("properties").or_insert_with(|| json!({}));
-    if let Some(properties) = properties.as_object_mut() {
-        properties.insert("apiVersion".to_owned(), json!({"type": "string", "description": API_VERSION}));
-        properties.insert("kind".to_owned(), json!({"type": "string", "description": KIND}));
+    if style == Style::V2 && open {
+        // Clients of version 2 take an object with any known fields for a closed one.
+        object = Map::from_iter([("type".to_owned(), "object".into())]);
+    } else if let Some(properties) = object.entry("properties").or_insert_with(|| json!({})).as_object_mut() {
+        properties.insert("apiVersion".to_owned(), json!({"type": "string", "description": api_version}));
+        properties.insert("kind".to_owned(), json!({"type": "string", "description": kind_text}));
         properties.insert("metadata".to_owned(), meta);
     }
     object.insert("x-kubernetes-group-version-kind".to_owned(), gvk(kind, &kind.kind));
     let list_meta = match style {
-        Style::V3 => json!({"allOf": [{"$ref": reference("meta.v1.ListMeta")}], "description": META}),
-        Style::V2 => json!({"$ref": reference("meta.v1.ListMeta"), "description": META}),
+        Style::V3 => json!({"allOf": [{"$ref": reference("meta.v1.ListMeta")}], "description": LIST_META}),
+        Style::V2 => json!({"$ref": reference("meta.v1.ListMeta"), "description": LIST_META}),
     };
     let list = json!({
         "description": format!("{} is a list of {}", kind.list_kind, kind.kind),
         "type": "object",
         "required": ["items"],
         "properties": {
-            "apiVersion": {"type": "string", "description": API_VERSION},
-            "kind": {"type": "string", "description": KIND},
+            "apiVersion": {"type": "string", "description": api_version},
+            "kind": {"type": "string", "description": kind_text},
             "metadata": list_meta,
             "items": {"type": "array", "items": {"$ref": style.reference(&name)},
                 "description": format!("The objects of kind {}.", kind.kind)},
@@ -58,10 +69,7 @@ pub(super) fn components(kind: &Kind, schema: Option<Value>, style: Style) -> [(
     [(name, object.into()), (component_name(kind, &kind.list_kind), list)]
 }
 
-const META: &str = "Standard metadata.";
-const API_VERSION: &str =
-    "The version of the schema of this object. Servers convert it to the latest and may reject unknown ones.";
-const KIND: &str = "The kind of resource that this object is. Cannot be updated.";
+const LIST_META: &str = "Standard metadata of a list.";
 
 fn gvk(kind: &Kind, name: &str) -> Value {
     json!([{"group": kind.group, "version": kind.version, "kind": name}])

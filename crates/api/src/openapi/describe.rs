@@ -21,6 +21,11 @@ impl Descriptions {
         Descriptions { definitions: generator.take_definitions(false) }
     }
 
+    /// The description of a field that every object has, as one of the built-in kinds ([`COMMON`]) has it.
+    pub fn of_any_object(&self, field: &str) -> &str {
+        self.of_field(COMMON, field).unwrap_or_default()
+    }
+
     /// Every definition by full name.
     #[cfg(test)]
     pub fn definitions(&self) -> impl Iterator<Item = (&String, &Value)> {
@@ -40,6 +45,9 @@ impl Descriptions {
         }
     }
 }
+
+/// The kind whose descriptions of the fields that all objects have are those of custom resources, too.
+pub(super) const COMMON: &str = "core.v1.ConfigMap";
 
 /// The description of a field of a list or watch event, whose types `k8s-openapi` has no schema of.
 fn common(field: &str) -> Option<&'static str> {
@@ -107,6 +115,6 @@ fn add(generator: &mut SchemaGenerator, name: &str) {
         "flowcontrol.v1", k8s_openapi::api::flowcontrol::v1: FlowSchema, PriorityLevelConfiguration;
         "apiserverinternal.v1alpha1", k8s_openapi::api::apiserverinternal::v1alpha1: StorageVersion;
         "storagemigration.v1beta1", k8s_openapi::api::storagemigration::v1beta1: StorageVersionMigration;
-        "meta.v1", k8s_openapi::apimachinery::pkg::apis::meta::v1: Status, DeleteOptions, APIResourceList, APIGroupList, APIVersions;
+        "meta.v1", k8s_openapi::apimachinery::pkg::apis::meta::v1: ObjectMeta, ListMeta, Status, DeleteOptions, APIResourceList, APIGroupList, APIVersions;
     }
 }

@@ -19,13 +19,13 @@ pub fn document(table: &KindTable, schemas: CustomSchemas<'_>) -> Value {
     for (group, version) in &versions {
         let paths = operations::paths(table, group, version);
         types.extend(v3::types_of(paths.values()));
-        for kind in table.group_version(group, version).filter(|k| k.is_custom()) {
-            definitions.extend(custom::components(kind, schemas(kind), Style::V2));
-        }
         let tag = operations::tag(group, version);
         all_paths.extend(paths.into_iter().map(|(path, item)| (path, path_item(item, &tag))));
     }
     let descriptions = Descriptions::of(types.iter().map(String::as_str));
+    for kind in table.iter().filter(|k| k.is_custom()) {
+        definitions.extend(custom::components(kind, schemas(kind), Style::V2, &descriptions));
+    }
     components::closure(&mut types);
     types.retain(|t| !definitions.contains_key(t));
     for name in &types {

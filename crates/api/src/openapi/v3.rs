@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::describe::Descriptions;
+use super::describe::{COMMON, Descriptions};
 use super::operations::{self, Answer, Body, Operation, PathItem};
 use super::{CustomSchemas, Style, components, custom};
 use crate::kinds::KindTable;
@@ -66,11 +66,15 @@ pub fn document(table: &KindTable, group: &str, version: &str, schemas: CustomSc
     let tag = operations::tag(group, version);
     let mut types = types_of(paths.values());
     let mut out = Map::new();
-    for kind in table.group_version(group, version).filter(|k| k.is_custom()) {
-        out.extend(custom::components(kind, schemas(kind), Style::V3));
+    let customs: Vec<_> = table.group_version(group, version).filter(|k| k.is_custom()).collect();
+    if !customs.is_empty() {
         types.extend(["meta.v1.ObjectMeta".to_owned(), "meta.v1.ListMeta".to_owned()]);
     }
-    let descriptions = Descriptions::of(types.iter().map(String::as_str));
+    let common = if customs.is_empty() { None } else { Some(COMMON) };
+    let descriptions = Descriptions::of(types.iter().map(String::as_str).chain(common));
+    for kind in customs {
+        out.extend(custom::components(kind, schemas(kind), Style::V3, &descriptions));
+    }
     components::closure(&mut types);
     types.retain(|t| !out.contains_key(t));
     for name in &types {

@@ -145,9 +145,45 @@ fn versions(out: &mut Out, list: Path, spec: &Value) {
         if items(one, "selectableFields").len() > 8 {
             out.push(FieldError::too_many(&fields, items(one, "selectableFields").len(), 8));
         }
+        let mut seen = Vec::new();
         for (j, field) in items(one, "selectableFields").iter().enumerate() {
-            required(out, &fields.index(j).child("jsonPath"), text(field, "jsonPath"));
+            let here = fields.index(j);
+            let at = here.child("jsonPath");
+            let path = text(field, "jsonPath");
+            selectable(out, &at, path, schema);
+            if seen.contains(&path) {
+                out.push(FieldError::duplicate(&at, path));
+            }
+            seen.push(path);
         }
+    }
+}
+
+/// A selectable field is a scalar that the schema knows, outside of metadata (KEP-4358).
+fn selectable(out: &mut Out, at: Path, path: &str, schema: &Value) {
+    if path.is_empty() {
+        return out.push(FieldError::required(at, ""));
+    }
+    let simple = path.strip_prefix('.').filter(|rest| !rest.contains(['[', '*', '(', '?', ' ']) && !rest.is_empty());
+    let Some(steps) = simple else {
+        return out.push(FieldError::invalid(
+            at,
+            path,
+            "is an invalid path: must be a simple json path starting with .",
+        ));
+    };
+    if steps == "metadata" || steps.starts_with("metadata.") {
+        return out.push(FieldError::invalid(at, path, "must not point to fields in metadata"));
+    }
+    let found = steps.split('.').try_fold(schema, |at, step| child(at, "properties").get(step));
+    match found.map(|found| text(found, "type")) {
+        None => out.push(FieldError::invalid(at, path, "is an invalid path: does not refer to a valid field")),
+        Some("string" | "boolean" | "integer") => {}
+        Some(_) => out.push(FieldError::invalid(
+            at,
+            path,
+            "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed.",
+        )),
     }
 }
 

@@ -321,7 +321,7 @@ fn set_condition(conditions: &mut Vec<Value>, kind: &str, value: bool, reason: &
 #[derive(Debug, PartialEq)]
 struct Names {
     accepted: Value,
-    /// Reason and message of the first that it cannot have.
+    /// Reason and message of the last that it cannot have.
     conflict: Option<(&'static str, String)>,
 }
 
@@ -357,7 +357,7 @@ fn names(others: &[Arc<Kind>], definition: &Value) -> Names {
         let mut keep = value;
         if let [first, rest @ ..] = &collisions[..] {
             let message = if rest.is_empty() { first.clone() } else { format!("[{}]", collisions.join(", ")) };
-            conflict.get_or_insert((reason, message));
+            conflict = Some((reason, message));
             keep = had.get(field).cloned().unwrap_or_default();
         }
         if !keep.is_null() {

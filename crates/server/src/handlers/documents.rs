@@ -2,6 +2,7 @@
 //! an idle server does not need.
 
 use super::Inbound;
+use crate::aggregation::Claim;
 use crate::http::body::Body;
 use crate::http::negotiate::{Accept, MediaType};
 use crate::http::respond;
@@ -92,14 +93,14 @@ impl Server {
     }
 
     /// Answers a path under `/openapi`.
-    pub(super) async fn openapi(&self, inbound: &Inbound, path: &str) -> Result<Response<Body>, ApiError> {
+    pub(super) async fn openapi(&self, inbound: Inbound, path: &str) -> Result<Response<Body>, ApiError> {
         let kinds = self.registry.kinds();
         if path == "/openapi/v3" {
             let media = Accept::of(&inbound.parts.headers, false)?.media;
-            return Ok(respond::value(StatusCode::OK, &v3::index(&kinds), media));
+            return Ok(respond::value(StatusCode::OK, &self.aggregation.openapi_index(v3::index(&kinds)), media));
         }
         if path == "/openapi/v2" {
-            return self.openapi_v2(inbound, kinds).await;
+            return self.openapi_v2(&inbound, kinds).await;
         }
         let name = path.trim_start_matches("/openapi/v3/").to_owned();
         let parts: Vec<&str> = name.split('/').collect();
@@ -108,6 +109,11 @@ impl Server {
             ["apis", group, version] => (group.to_owned(), version.to_owned()),
             _ => return Err(ApiError::unknown_path()),
         };
+        if let Some(Claim::Remote(remote)) = self.aggregation.claim(&group, &version) {
+            let target = inbound.parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+            let user = inbound.call.user.clone();
+            return self.pass_to(&remote, inbound, &user, &target).await;
+        }
         if kinds.group_version(&group, &version).next().is_none() {
             return Err(ApiError::unknown_path());
         }
@@ -121,7 +127,7 @@ impl Server {
             return Ok(response);
         }
         let tag = format!("\"{hash}\"");
-        if let Some(unchanged) = unchanged(inbound, &tag) {
+        if let Some(unchanged) = unchanged(&inbound, &tag) {
             return Ok(unchanged);
         }
         let schemas = self.custom_schemas(&kinds).await?;

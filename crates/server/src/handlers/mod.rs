@@ -9,7 +9,7 @@ pub mod reviews;
 pub mod special;
 pub mod watch;
 
-use crate::authn::{AuthnError, UserInfo, impersonate, tokens};
+use crate::authn::{AuthnError, UserInfo, impersonate, request_header, tokens};
 use crate::authz::{Attributes, ResourceTarget, Target};
 use crate::flow::{Class, Room};
 use crate::http::body::{Body, RequestBody};
@@ -250,6 +250,9 @@ impl Server {
         };
         let mut failed: Option<AuthnError> = None;
         if !peer.peer.certificates.is_empty() {
+            if let Some(user) = self.fronted(parts, peer) {
+                return Ok(user);
+            }
             let identity = peer.identity.get_or_init(|| self.x509.authenticate(&peer.peer.certificates));
             match identity.as_ref().map_err(Clone::clone).and_then(|i| self.x509.recheck(i)) {
                 Ok(user) => return Ok(user),
@@ -274,6 +277,18 @@ impl Server {
             None if health::is_anonymous(&info.path) && !info.is_resource => Ok(Arc::new(UserInfo::anonymous())),
             None => Err(ApiError::unauthorized("Unauthorized")),
         }
+    }
+
+    /// The user whom a front proxy names in headers, when the certificate of the connection is a front proxy's.
+    fn fronted(&self, parts: &mut Parts, peer: &crate::server::RemotePeer) -> Option<Arc<UserInfo>> {
+        let user = request_header::user(&parts.headers)?;
+        let proxy = peer.front_proxy.get_or_init(|| {
+            let found = self.front_proxy.authenticate(&peer.peer.certificates).ok();
+            found.filter(|found| found.user.name == request_header::ALLOWED_NAME)
+        });
+        self.front_proxy.recheck(proxy.as_ref()?).ok()?;
+        request_header::remove(&mut parts.headers);
+        Some(Arc::new(user))
     }
 
     /// The user of a bearer token.
@@ -320,6 +335,9 @@ impl Server {
     }
 
     async fn dispatch(self: Arc<Self>, inbound: Inbound) -> Result<Response<Body>, ApiError> {
+        if let Some(claim) = self.aggregation.claim_request(&inbound.info) {
+            return self.pass_on(inbound, claim).await;
+        }
         if inbound.info.is_resource { self.resource(inbound).await } else { self.path(inbound).await }
     }
 }

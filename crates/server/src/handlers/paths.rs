@@ -6,6 +6,7 @@ use crate::http::negotiate::{Accept, MediaType};
 use crate::http::respond;
 use crate::server::Server;
 use caravel_api::discovery;
+use caravel_api::kinds::KindTable;
 use caravel_api::status::ApiError;
 use http::header::{ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use http::{Method, Response, StatusCode};
@@ -57,13 +58,14 @@ impl Server {
             }
             plain => {
                 if plain == "/openapi/v2" || plain == "/openapi/v3" || plain.starts_with("/openapi/v3/") {
-                    return self.openapi(&inbound, plain).await;
+                    let plain = plain.to_owned();
+                    return self.openapi(inbound, &plain).await;
                 }
                 let kinds = self.registry.kinds();
                 let parts: Vec<&str> = plain.split('/').skip(1).collect();
                 let document = match parts[..] {
                     ["api", version] => discovery::api_resource_list(&kinds, "", version),
-                    ["apis", group] => discovery::api_group(&kinds, group),
+                    ["apis", group] => self.one_group(&kinds, group),
                     ["apis", group, version] => discovery::api_resource_list(&kinds, group, version),
                     _ => None,
                 };
@@ -73,6 +75,15 @@ impl Server {
                 }
             }
         }
+    }
+
+    /// The document of one group, whoever answers its versions.
+    fn one_group(&self, kinds: &KindTable, name: &str) -> Option<Value> {
+        let list = self.aggregation.group_list(kinds, discovery::api_group_list(kinds));
+        let mut group = list["groups"].as_array()?.iter().find(|group| group["name"] == name)?.clone();
+        group["kind"] = json!("APIGroup");
+        group["apiVersion"] = json!("v1");
+        Some(group)
     }
 
     fn serves_path(&self, path: &str) -> bool {
@@ -89,11 +100,13 @@ impl Server {
         let kinds = self.registry.kinds();
         let mut paths: Vec<String> =
             ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/"].map(String::from).to_vec();
-        let mut groups: Vec<String> = kinds
-            .iter()
-            .filter(|k| !k.group.is_empty())
-            .flat_map(|k| [format!("/apis/{}", k.group), format!("/apis/{}/{}", k.group, k.version)])
-            .collect();
+        let mut groups: Vec<String> = self.aggregation.paths();
+        groups.extend(
+            kinds
+                .iter()
+                .filter(|k| !k.group.is_empty())
+                .flat_map(|k| [format!("/apis/{}", k.group), format!("/apis/{}/{}", k.group, k.version)]),
+        );
         groups.sort();
         groups.dedup();
         paths.extend(groups);
@@ -137,13 +150,16 @@ impl Server {
                     let address = format!("{}:{}", self.config.advertise_address, self.config.port);
                     discovery::api_versions(&address)
                 }
-                discovery::Door::Apis => discovery::api_group_list(&kinds),
+                discovery::Door::Apis => self.aggregation.group_list(&kinds, discovery::api_group_list(&kinds)),
             };
             let mut response = respond::value(StatusCode::OK, &document, media);
             response.headers_mut().insert(VARY, HeaderValue::from_static("Accept"));
             return Ok(response);
         };
-        let document = discovery::aggregated(&kinds, door, version);
+        let mut document = discovery::aggregated(&kinds, door, version);
+        if door == discovery::Door::Apis {
+            document = self.aggregation.aggregated(&kinds, document);
+        }
         let bytes = serde_json::to_vec(&document).map_err(ApiError::internal)?;
         let etag = crate::handlers::documents::etag(&bytes);
         let mut response = if inbound.parts.headers.get(IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == etag.as_bytes())

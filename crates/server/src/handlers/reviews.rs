@@ -5,6 +5,7 @@ use crate::authn::UserInfo;
 use crate::authz::rbac::Rule;
 use crate::authz::{Attributes, Decision, ResourceTarget, Target};
 use crate::http::body::Body;
+use crate::http::negotiate::Accept;
 use crate::http::respond;
 use crate::registry::options::WriteOptions;
 use crate::server::Server;
@@ -60,7 +61,7 @@ impl Review {
             return server.create_binding(inbound, &kind).await;
         }
         let options = WriteOptions::parse(inbound.query())?;
-        let media = Server::media(&inbound);
+        let media = Accept::choose_plain(&inbound.parts.headers, true)?.media;
         let mut review = server.body_of(&inbound, &decode::Target::of(&kind), &options).await?;
         let user = inbound.call.user.clone();
         if !review["spec"].is_object() {

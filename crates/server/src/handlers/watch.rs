@@ -179,6 +179,7 @@ impl Stream {
                 return Ok(());
             }
         };
+        self.follow_definition();
         for event in &batch.events {
             let converted = self.server.registry.event_in_version(&self.kind, event).await?;
             let event = converted.as_ref().unwrap_or(event);
@@ -187,6 +188,19 @@ impl Stream {
             }
         }
         Ok(())
+    }
+
+    /// A custom resource is shown as its definition is now, not as it was when the watch began; a version that is no longer
+    /// served ends it.
+    fn follow_definition(&mut self) {
+        if !self.kind.is_custom() {
+            return;
+        }
+        let kinds = self.server.registry.kinds();
+        match kinds.resource(&self.kind.group, &self.kind.version, &self.kind.plural) {
+            Some(row) => self.kind = row.clone(),
+            None => self.ended = true,
+        }
     }
 
     fn object(&mut self, out: &mut BytesMut, change: &str, entry: &Entry) -> Result<(), ApiError> {

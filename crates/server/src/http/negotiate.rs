@@ -70,6 +70,20 @@ impl Accept {
 
     /// As [`Accept::of`], for objects of a kind that may have a protobuf form.
     pub fn choose(headers: &HeaderMap, list: bool, protobuf: bool) -> Result<Self, ApiError> {
+        Self::choose_among(headers, list, protobuf, |_| true)
+    }
+
+    /// As [`Accept::choose`], for what has no table and no metadata of its own: answers to questions.
+    pub fn choose_plain(headers: &HeaderMap, protobuf: bool) -> Result<Self, ApiError> {
+        Self::choose_among(headers, false, protobuf, |form| form == Form::Object)
+    }
+
+    fn choose_among(
+        headers: &HeaderMap,
+        list: bool,
+        protobuf: bool,
+        fits: impl Fn(Form) -> bool,
+    ) -> Result<Self, ApiError> {
         let mut any = false;
         let mut best: Option<(f32, Self)> = None;
         for value in headers.get_all(http::header::ACCEPT) {
@@ -81,6 +95,7 @@ impl Accept {
                 }
                 any = true;
                 if let Some((quality, accept)) = parse_clause(clause, list, protobuf)
+                    && fits(accept.form)
                     && best.as_ref().is_none_or(|(q, _)| quality > *q)
                 {
                     best = Some((quality, accept));

@@ -22,7 +22,8 @@ pub(super) async fn read(response: Response<Incoming>) -> Result<Value, String> 
     serde_json::from_slice(&bytes).map_err(|e| format!("couldn't decode the answer, which must be JSON: {e}"))
 }
 
-async fn limited(mut body: Incoming) -> Result<Bytes, String> {
+/// The whole body, if it is within the limit.
+pub(super) async fn limited(mut body: Incoming) -> Result<Bytes, String> {
     let too_large = || format!("the answer is larger than {MAX_ANSWER} bytes");
     let mut out = BytesMut::new();
     while let Some(frame) = body.frame().await {

@@ -215,6 +215,29 @@ impl Extension {
     }
 }
 
+/// One request over a connection of its own: status and body of the answer, which is at most [`MAX_ANSWER`] bytes.
+///
+/// # Errors
+/// A text: no connection, or the answer broke off.
+pub async fn fetch(
+    addresses: &[SocketAddr],
+    server_name: &str,
+    tls: Arc<ClientConfig>,
+    request: Request<Full<Bytes>>,
+) -> Result<(http::StatusCode, Bytes), String> {
+    let stream = dial(addresses, server_name, tls).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+    let driver = tokio::spawn(connection);
+    let work = async {
+        let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
+        let status = response.status();
+        Ok((status, answer::limited(response.into_body()).await?))
+    };
+    let result = work.await;
+    driver.abort();
+    result
+}
+
 /// A TLS connection to the first of `addresses` that takes one.
 ///
 /// # Errors

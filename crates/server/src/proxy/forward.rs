@@ -28,6 +28,8 @@ pub struct Backend {
     pub host: String,
     /// TLS, or plain.
     pub tls: Option<Arc<ClientConfig>>,
+    /// The name that its certificate must be for; its address, when none is given.
+    pub server_name: Option<String>,
     /// What to call it in errors.
     pub what: String,
 }
@@ -158,7 +160,10 @@ async fn connect(backend: &Backend) -> Result<Box<dyn Io>, String> {
         };
         let _ = stream.set_nodelay(true);
         let Some(tls) = &backend.tls else { return Ok(Box::new(stream)) };
-        let name = ServerName::IpAddress(address.ip().into());
+        let name = match &backend.server_name {
+            Some(name) => ServerName::try_from(name.clone()).map_err(|e| format!("{name:?}: {e}"))?,
+            None => ServerName::IpAddress(address.ip().into()),
+        };
         match tokio::time::timeout(CONNECT, TlsConnector::from(tls.clone()).connect(name, stream)).await {
             Ok(Ok(stream)) => return Ok(Box::new(stream)),
             Ok(Err(error)) => last = format!("TLS with {address}: {error}"),

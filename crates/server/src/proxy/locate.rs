@@ -57,6 +57,7 @@ impl Server {
             host: format!("{node}:{port}"),
             addresses,
             tls: Some(self.nodes.kubelet()),
+            server_name: None,
             what: format!("the kubelet of node {node:?}"),
         })
     }
@@ -124,6 +125,7 @@ impl Server {
             host: address.to_string(),
             addresses: vec![address],
             tls: (scheme == "https").then(|| self.nodes.blind.clone()),
+            server_name: None,
             what,
         }
     }

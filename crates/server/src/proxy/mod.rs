@@ -6,6 +6,8 @@ mod forward;
 mod locate;
 mod rewrite;
 
+pub(crate) use forward::{Backend, forward};
+
 use crate::pki::Pki;
 use parking_lot::RwLock;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};

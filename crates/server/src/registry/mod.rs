@@ -86,6 +86,8 @@ pub struct Registry {
     converters: conversion::Converters,
     /// The compiled admission policies.
     pub policies: Arc<Policies>,
+    /// Told when the table of kinds changed.
+    pub kinds_changed: tokio::sync::Notify,
     kinds: RwLock<Arc<KindTable>>,
     chain: RwLock<Arc<Chain>>,
     seal: Option<seal::Seal>,
@@ -116,6 +118,7 @@ impl Registry {
             hooks,
             policies,
             converters: conversion::Converters::default(),
+            kinds_changed: tokio::sync::Notify::new(),
             seal,
             event_ttl,
             quota_turns: quota::Turns::default(),
@@ -133,6 +136,7 @@ impl Registry {
         let mut next = KindTable::clone(&kinds);
         change(&mut next);
         *kinds = Arc::new(next);
+        self.kinds_changed.notify_one();
     }
 
     /// The admission chain as it is now.
