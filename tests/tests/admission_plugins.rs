@@ -157,3 +157,38 @@ fn requests_are_recorded_as_the_policy_asks() {
     let started = events.iter().find(|e| e["verb"] == "watch").unwrap();
     assert_eq!(started["stage"], "ResponseStarted");
 }
+
+/// What depends on the whole cluster: default classes, and where nodes are.
+#[test]
+fn ingresses_get_the_default_class_and_pods_learn_where_they_are() {
+    let plane = ControlPlane::start_with(&["--api-only"]);
+    let wire = Wire::new(&plane.kubeconfig());
+    let ingresses = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
+    let ingress = |name: &str| json!({"metadata": {"name": name}, "spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 80}}}}});
+    assert_eq!(wire.post(ingresses, &ingress("before")).1["spec"].get("ingressClassName"), None);
+    let class = json!({"metadata": {"name": "mine", "annotations": {"ingressclass.kubernetes.io/is-default-class": "true"}},
+        "spec": {"controller": "example.com/c"}});
+    assert_eq!(wire.post("/apis/networking.k8s.io/v1/ingressclasses", &class).0, 201);
+    assert_eq!(wire.post(ingresses, &ingress("after")).1["spec"]["ingressClassName"], "mine");
+    let mut old = ingress("old");
+    old["metadata"]["annotations"] = json!({"kubernetes.io/ingress.class": "other"});
+    assert_eq!(wire.post(ingresses, &old).1["spec"].get("ingressClassName"), None);
+    let node = json!({"metadata": {"name": "n", "labels": {"topology.kubernetes.io/zone": "z1", "topology.kubernetes.io/region": "r1", "a": "b"}}});
+    assert_eq!(wire.post("/api/v1/nodes", &node).0, 201);
+    assert_eq!(
+        wire.post("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "default"}})).0,
+        201
+    );
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let (code, made) = wire.post(pods, &pod);
+    assert_eq!(code, 201, "{made}");
+    let binding = json!({"target": {"kind": "Node", "name": "n"}});
+    assert_eq!(wire.post(&format!("{pods}/p/binding"), &binding).0, 201);
+    let (_, bound) = wire.get(&format!("{pods}/p"));
+    assert_eq!(
+        bound["metadata"]["labels"],
+        json!({"topology.kubernetes.io/zone": "z1", "topology.kubernetes.io/region": "r1"}),
+        "{bound}"
+    );
+}

@@ -654,3 +654,64 @@ fn nodes_are_restricted_to_their_own() {
     assert_eq!(made["spec"]["taints"], json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]));
     ns.wire().delete(&format!("/api/v1/nodes/{node}"));
 }
+
+/// Tokens of another issuer, by a configuration file: its published keys verify them, its claims name the user.
+#[test]
+fn tokens_of_other_issuers_are_good_when_configured() {
+    use caravel_tests::ControlPlane;
+    use caravel_tests::extension::{Extension, Reply};
+    use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+    use std::sync::{Arc, OnceLock};
+    let random = ring::rand::SystemRandom::new();
+    let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document.as_ref(), &random).unwrap();
+    let point = pair.public_key().as_ref().to_vec();
+    let url: Arc<OnceLock<String>> = Arc::default();
+    let ns = Namespace::new("issuer");
+    let own = url.clone();
+    let server = Extension::start(&ns, "issuer", move |call| match call.path.as_str() {
+        "/.well-known/openid-configuration" => {
+            Reply::Json(json!({"issuer": own.get(), "jwks_uri": format!("{}/keys", own.get().unwrap())}))
+        }
+        _ => Reply::Json(json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": "one", "use": "sig",
+            "x": URL_SAFE_NO_PAD.encode(&point[1..33]), "y": URL_SAFE_NO_PAD.encode(&point[33..])}]})),
+    });
+    let issuer = url.get_or_init(|| format!("https://{}:{}", server.address, server.port)).clone();
+    let sign = |claims: Value, id: &str| {
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        let signed = format!("{}.{}", part(&json!({"alg": "ES256", "kid": id})), part(&claims));
+        let signature = pair.sign(&random, signed.as_bytes()).unwrap();
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("authentication.yaml");
+    let config = json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration", "jwt": [{
+        "issuer": {"url": issuer, "certificateAuthority": server.ca, "audiences": ["kube"]},
+        "claimMappings": {"username": {"claim": "sub", "prefix": "oidc:"}, "groups": {"claim": "groups", "prefix": ""}}}]});
+    std::fs::write(&file, config.to_string()).unwrap();
+    let plane = ControlPlane::start_with(&[&format!("--authentication-config={}", file.display()), "--api-only"]);
+    let wire = Wire::new(&plane.kubeconfig());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let claims = json!({"iss": issuer, "sub": "jane", "aud": "kube", "exp": now + 600, "groups": ["dev"]});
+    let review = |token: &str| {
+        let (code, said) = wire.post("/apis/authentication.k8s.io/v1/tokenreviews", &json!({"spec": {"token": token}}));
+        assert_eq!(code, 201, "{said}");
+        said["status"].clone()
+    };
+    let status = review(&sign(claims.clone(), "one"));
+    assert_eq!(status["authenticated"], true, "{status}");
+    assert_eq!(status["user"], json!({"username": "oidc:jane", "groups": ["dev", "system:authenticated"]}));
+    let calls = server.calls().len();
+    review(&sign(claims.clone(), "one"));
+    assert_eq!(server.calls().len(), calls, "keys that are known are not asked for again");
+    for (claim, value) in [("aud", json!("other")), ("exp", json!(now - 1)), ("iss", json!("https://another.example"))]
+    {
+        let mut bad = claims.clone();
+        bad[claim] = value;
+        assert_ne!(review(&sign(bad, "one"))["authenticated"], true, "{claim}");
+    }
+    assert_ne!(review(&sign(claims.clone(), "two"))["authenticated"], true, "an unknown key");
+    let forged =
+        sign(claims, "one").rsplit_once('.').map(|(signed, _)| format!("{signed}.{}", "A".repeat(86))).unwrap();
+    assert_ne!(review(&forged)["authenticated"], true, "a forged signature");
+}

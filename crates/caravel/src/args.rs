@@ -61,6 +61,9 @@ pub struct Api {
     /// Admission plug-ins to add to those that are on by default, by their Kubernetes names
     #[arg(long, value_delimiter = ',')]
     pub enable_admission_plugins: Vec<String>,
+    /// Whose tokens are good beside the cluster's own: a file with an apiserver.config.k8s.io/v1 AuthenticationConfiguration
+    #[arg(long)]
+    pub authentication_config: Option<PathBuf>,
     /// How long Events are kept, in seconds
     #[arg(long, default_value_t = 3600)]
     pub event_ttl: u64,
@@ -86,6 +89,7 @@ impl Api {
     pub fn apply(&self, config: &mut caravel_server::Config) {
         config.admission_plugins.clone_from(&self.enable_admission_plugins);
         config.event_ttl = Duration::from_secs(self.event_ttl);
+        config.authentication.clone_from(&self.authentication_config);
         if let (Some(policy), Some(path)) = (&self.audit_policy_file, &self.audit_log_path) {
             let log = caravel_server::audit::log::LogOptions {
                 path: path.clone(),
@@ -102,6 +106,7 @@ impl Api {
         let mut words = vec![format!("--event-ttl={}", self.event_ttl)];
         words.extend(self.enable_admission_plugins.iter().map(|name| format!("--enable-admission-plugins={name}")));
         let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
+        words.extend(self.authentication_config.iter().map(|path| format!("--authentication-config={}", whole(path))));
         if let (Some(policy), Some(log)) = (&self.audit_policy_file, &self.audit_log_path) {
             let log = if log.as_os_str() == "-" { "-".to_owned() } else { whole(log) };
             words.extend([

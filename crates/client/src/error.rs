@@ -4,7 +4,7 @@
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API refused or could not be reached.
-    #[error("{0}")]
+    #[error("{}", told(.0))]
     Api(#[from] Box<kube::Error>),
     /// The object in hand is not what the reconciler can work with.
     #[error("{0}")]
@@ -12,6 +12,14 @@ pub enum Error {
     /// Anything else, with its context.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
+}
+
+/// The API's own words, without the whole of its Status.
+fn told(e: &kube::Error) -> String {
+    match e {
+        kube::Error::Api(status) => format!("{} ({})", status.message, status.reason),
+        other => other.to_string(),
+    }
 }
 
 impl From<kube::Error> for Error {

@@ -39,6 +39,8 @@ pub struct Config {
     pub encrypt_secrets: bool,
     /// Admission plug-ins to add to those that are on by default, by upstream's names (`--enable-admission-plugins`).
     pub admission_plugins: Vec<String>,
+    /// A file that names further token issuers (`--authentication-config`).
+    pub authentication: Option<PathBuf>,
     /// What is recorded of requests, and where; nothing when `None`.
     pub audit: Option<AuditOptions>,
     /// How long Events live.
@@ -75,6 +77,7 @@ impl Config {
             tokens: vec![],
             encrypt_secrets: true,
             admission_plugins: vec![],
+            authentication: None,
             audit: None,
             event_ttl: Duration::from_secs(3600),
             max_in_flight: 600,

@@ -56,6 +56,7 @@ pub struct Server {
     pub(crate) x509: X509,
     pub(crate) service_accounts: ServiceAccounts,
     pub(crate) tokens: StaticTokens,
+    pub(crate) issuers: crate::authn::oidc::Issuers,
     pub(crate) flow: Arc<Flow>,
     pub(crate) metrics: Metrics,
     pub(crate) audit: Option<crate::audit::Audit>,
@@ -106,11 +107,20 @@ impl Server {
         registry.set_chain(chain);
         let audit = config.audit.as_ref().map(|a| crate::audit::Audit::open(&a.policy, a.log.clone()));
         let audit = audit.transpose().map_err(OpenError::Config)?;
+        let issuers = match &config.authentication {
+            Some(path) => {
+                let own = config.issuer();
+                let read = crate::authn::oidc::Configuration::read(path, &own).map_err(OpenError::Config)?;
+                crate::authn::oidc::Issuers::new(read)
+            }
+            None => crate::authn::oidc::Issuers::default(),
+        };
         let server = Arc::new(Self {
             tokens: StaticTokens::new(config.tokens.clone()),
             flow: Flow::new(config.max_in_flight, config.max_long_running),
             metrics: Metrics::new(),
             audit,
+            issuers,
             documents: Documents::default(),
             nodes: crate::proxy::Nodes::new(&pki).map_err(OpenError::Config)?,
             aggregation: crate::aggregation::Aggregation::default(),

@@ -4,6 +4,7 @@
 pub mod impersonate;
 pub mod jwt;
 pub mod legacy;
+pub mod oidc;
 pub mod request_header;
 pub mod service_account;
 pub mod tokens;

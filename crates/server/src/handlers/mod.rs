@@ -307,6 +307,9 @@ impl Server {
         if self.service_accounts.claims(token) {
             return self.service_accounts.authenticate(&self.registry, token, audiences).await;
         }
+        if let Some(result) = self.issuers.authenticate(&self.registry, token).await {
+            return result;
+        }
         Err(AuthnError::UnknownToken)
     }
 

@@ -144,6 +144,25 @@ impl Extension {
             .unwrap_or_else(|_| Err(failed("context deadline exceeded".to_owned())))
     }
 
+    /// Reads the JSON document at the URL, all within `deadline`.
+    ///
+    /// # Errors
+    /// A text, as of [`Extension::post`].
+    pub async fn read(&self, registry: &Registry, deadline: Duration) -> Result<Value, String> {
+        let failed = |why: String| format!("Get {:?}: {why}", self.url(""));
+        let work = async {
+            let mut request = self.request("", Bytes::new())?;
+            *request.method_mut() = http::Method::GET;
+            request.headers_mut().remove(CONTENT_TYPE);
+            let mut sender = self.connect(registry).await.map_err(&failed)?;
+            let response = sender.send_request(request).await.map_err(|e| failed(e.to_string()))?;
+            answer::read(response).await
+        };
+        tokio::time::timeout(deadline, work)
+            .await
+            .unwrap_or_else(|_| Err(failed("context deadline exceeded".to_owned())))
+    }
+
     async fn send(&self, registry: &Registry, query: &str, body: Bytes) -> Result<Response<Incoming>, String> {
         while let Some(mut sender) = self.take_idle() {
             // A connection that the other side closed meanwhile refuses the request untouched, and another is made.

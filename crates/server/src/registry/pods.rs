@@ -6,9 +6,13 @@ use super::update::{Change, Update};
 use super::{Call, Registry};
 use crate::clock::rfc3339_seconds;
 use caravel_api::meta;
+use caravel_api::selector::Labels as _;
 use caravel_api::status::ApiError;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+
+/// The labels of nodes that Pods take over.
+const TOPOLOGY: [&str; 2] = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
 
 impl Registry {
     /// `pods/binding`: gives the Pod its node, once.
@@ -38,6 +42,7 @@ impl Registry {
         let version = meta::resource_version(binding).to_owned();
         let annotations = binding.pointer("/metadata/annotations").and_then(Value::as_object).cloned();
         let labels = binding.pointer("/metadata/labels").and_then(Value::as_object).cloned();
+        let topology = self.topology_of(&node).await?;
         let now = self.clock.now();
         let pod_name = name.to_owned();
         let change = Change::With(Box::new(move |pod: &mut Value| {
@@ -64,11 +69,21 @@ impl Registry {
             pod["spec"]["nodeName"] = json!(node);
             merge(pod, "annotations", annotations.as_ref());
             merge(pod, "labels", labels.as_ref());
+            merge(pod, "labels", Some(&topology));
             scheduled(pod, &rfc3339_seconds(now));
             Ok(())
         }));
         let update = Update { kind: &kind, namespace, name, subresource: "binding", change, options };
         self.update_status_and_spec(call, update).await
+    }
+
+    /// Where a node is, by its labels: a Pod takes them over (PodTopologyLabels, KEP-4742), so that it can read them itself.
+    async fn topology_of(&self, node: &str) -> Result<Map<String, Value>, ApiError> {
+        let row = self.row("", "nodes")?;
+        let Some(entry) = self.entry(&row, "", node, caravel_store::At::Cached).await? else { return Ok(Map::new()) };
+        let Ok(found) = meta::extract(&entry.value, &[]) else { return Ok(Map::new()) };
+        let of = |key: &str| found.label(key).map(|value| (key.to_owned(), json!(value)));
+        Ok(TOPOLOGY.iter().filter_map(|key| of(key)).collect())
     }
 
     /// A change of the server's own that is not narrowed to one door.
