@@ -4,6 +4,7 @@
 mod call;
 pub mod extension;
 mod health;
+pub mod node;
 mod own;
 mod plane;
 mod podnet;

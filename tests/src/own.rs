@@ -12,9 +12,14 @@ pub struct OwnCluster {
 impl OwnCluster {
     /// Brings one up, with the image that the tests' Pods run.
     pub fn up() -> OwnCluster {
+        Self::up_with(&[])
+    }
+
+    /// The same, with more words to `up`.
+    pub fn up_with(more: &[&str]) -> OwnCluster {
         let cluster = OwnCluster { dir: tempfile::Builder::new().prefix("caravel-own-").tempdir().unwrap().keep() };
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-        cluster.ok(&["up", "--detach", "--port", &port]);
+        cluster.ok(&[&["up", "--detach", "--port", &port], more].concat());
         cluster.ok(&["image", "build", "-t", "test/busybox:1", &busybox_context()]);
         cluster
     }
@@ -63,6 +68,6 @@ impl Drop for OwnCluster {
 }
 
 /// The build context of the image that the tests' Pods run.
-fn busybox_context() -> String {
+pub(crate) fn busybox_context() -> String {
     std::env::var("CARAVEL_TEST_IMAGE").expect("CARAVEL_TEST_IMAGE: run the tests with `cargo xtask test`")
 }

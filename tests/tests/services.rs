@@ -1,52 +1,12 @@
 //! Services: from API objects to packets. Servers and clients are threads of the test inside the Pods' networks.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod web;
+
 use caravel_tests::{Namespace, Net, Serving};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-
-/// A Pod that sleeps; what it serves the test serves in its network.
-pub fn sleeper(name: &str, labels: &Value, ports: &Value) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels},
-        "spec": {
-            "terminationGracePeriodSeconds": 0,
-            "containers": [{"name": "c", "image": "test/busybox:1", "command": ["sleep", "3600"], "ports": ports}],
-        },
-    })
-}
-
-fn service(name: &str, spec: Value) -> Value {
-    json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
-}
-
-fn running(ns: &Namespace, name: &str, labels: Value) -> Net {
-    ns.make("pods", &sleeper(name, &labels, &json!([])));
-    Net::of(ns, name)
-}
-
-/// Pods `web-0`… that say their names on port 8080 over TCP and UDP.
-fn webs(ns: &Namespace, count: usize) -> Vec<Serving> {
-    let names: Vec<String> = (0..count).map(|i| format!("web-{i}")).collect();
-    for name in &names {
-        ns.make("pods", &sleeper(name, &json!({"app": "web"}), &json!([])));
-    }
-    names.iter().map(|name| Net::of(ns, name).serve(8080, name)).collect()
-}
-
-fn text(value: &Value, pointer: &str) -> String {
-    match value.pointer(pointer) {
-        Some(Value::String(text)) => text.clone(),
-        Some(other) if !other.is_null() => other.to_string(),
-        _ => String::new(),
-    }
-}
-
-fn node_ip(ns: &Namespace) -> String {
-    let nodes = ns.must("GET", "/api/v1/nodes", &Value::Null);
-    let addresses = nodes["items"][0]["status"]["addresses"].as_array().unwrap();
-    text(addresses.iter().find(|a| a["type"] == "InternalIP").unwrap(), "/address")
-}
+use web::{node_ip, reaches, reaches_all, running, service, sleeper, text, webs};
 
 /// Endpoints as `pod-address:port`, of all slices of a Service.
 fn slices(ns: &Namespace, service: &str) -> BTreeSet<String> {
@@ -96,19 +56,6 @@ fn endpoints_become(ns: &Namespace, service: &str, wanted: &[&str]) {
         let (new, old) = (slices(ns, service), legacy(ns, service));
         if new == wanted && old == wanted { Ok(()) } else { Err(format!("slices {new:?}, endpoints {old:?}")) }
     });
-}
-
-fn reaches(ns: &Namespace, from: &Net, ip: &str, port: u16) -> String {
-    ns.eventually(&format!("{ip}:{port} answers over TCP"), || from.tcp(ip, port))
-}
-
-/// All servers that answer there.
-fn reaches_all(ns: &Namespace, from: &Net, ip: &str, port: u16, count: usize) -> BTreeSet<String> {
-    let mut seen = BTreeSet::new();
-    ns.eventually(&format!("{count} Pods answer at {ip}:{port}"), || {
-        seen.insert(from.tcp(ip, port)?);
-        if seen.len() >= count { Ok(seen.clone()) } else { Err(format!("so far {seen:?}")) }
-    })
 }
 
 /// One Pod answers `times` requests in a row.
@@ -583,81 +530,6 @@ fn a_service_has_endpoints_soon_after_it_is_made() {
     assert!(median.as_secs() < 5, "{median:?}");
 }
 
-#[test]
-fn traffic_policies_lead_to_pods_of_the_node_only() {
-    let ns = Namespace::new("svclocal");
-    let client = running(&ns, "client", json!({}));
-    let spec = json!({"type": "NodePort", "selector": {"app": "web"}, "externalTrafficPolicy": "Local",
-        "internalTrafficPolicy": "Local", "ports": [{"port": 80, "targetPort": 8080}]});
-    let made = ns.make("services", &service("s", spec));
-    let _webs = webs(&ns, 1);
-    let ip = text(&made, "/spec/clusterIP");
-    assert_eq!(reaches(&ns, &client, &ip, 80), "web-0");
-    // Endpoints on other nodes only: nothing is here.
-    let elsewhere = service("t", json!({"internalTrafficPolicy": "Local", "ports": [{"port": 80}]}));
-    let ip = text(&ns.make("services", &elsewhere), "/spec/clusterIP");
-    let pod = ns.read("api/v1/pods/web-0");
-    ns.make("endpointslices", &json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": {"name": "t", "labels": {"kubernetes.io/service-name": "t"}}, "addressType": "IPv4",
-        "ports": [{"port": 8080}],
-        "endpoints": [{"addresses": [pod["status"]["podIP"]], "nodeName": "elsewhere", "conditions": {"ready": true}}],
-    }));
-    assert!(client.tcp(&ip, 80).is_err());
-    let mut object = ns.read("api/v1/services/t");
-    object["spec"]["internalTrafficPolicy"] = json!("Cluster");
-    ns.must("PUT", &ns.under("api/v1/services/t"), &object);
-    assert_eq!(reaches(&ns, &client, &ip, 80), "web-0");
-}
-
-#[test]
-fn pods_that_end_serve_until_there_are_others() {
-    let ns = Namespace::new("svcend");
-    let client = running(&ns, "client", json!({}));
-    let spec = json!({"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]});
-    let ip = text(&ns.make("services", &service("s", spec)), "/spec/clusterIP");
-    let mut pod = sleeper("last", &json!({"app": "web"}), &json!([]));
-    // It ignores the request to end, so that it is seen ending.
-    pod["spec"]["terminationGracePeriodSeconds"] = json!(20);
-    pod["spec"]["containers"][0]["command"] = json!(["sh", "-c", "trap '' TERM; sleep 3600 & wait; wait; wait"]);
-    ns.make("pods", &pod);
-    let _last = Net::of(&ns, "last").serve(8080, "last");
-    assert_eq!(reaches(&ns, &client, &ip, 80), "last");
-    ns.must("DELETE", &ns.under("api/v1/pods/last"), &Value::Null);
-    let slice = |pointer: &str| {
-        let list = ns.read("apis/discovery.k8s.io/v1/endpointslices");
-        text(&list["items"][0], pointer)
-    };
-    ns.eventually("the endpoint is marked", || {
-        let conditions = ["ready", "serving", "terminating"].map(|c| slice(&format!("/endpoints/0/conditions/{c}")));
-        if conditions == ["false", "true", "true"] { Ok(()) } else { Err(format!("{conditions:?}")) }
-    });
-    assert_eq!(reaches(&ns, &client, &ip, 80), "last", "the last one serves while it ends");
-    let _webs = webs(&ns, 1);
-    ns.eventually("the new one serves", || match client.tcp(&ip, 80)?.as_str() {
-        "web-0" => Ok(()),
-        other => Err(other.to_owned()),
-    });
-    ns.must("DELETE", &format!("{}?gracePeriodSeconds=0", ns.under("api/v1/pods/last")), &Value::Null);
-}
-
-#[test]
-fn addresses_that_are_not_ready_are_published_on_request() {
-    let ns = Namespace::new("svcpub");
-    let client = running(&ns, "client", json!({}));
-    let mut pod = sleeper("p", &json!({"app": "p"}), &json!([]));
-    pod["spec"]["containers"][0]["readinessProbe"] = json!({"exec": {"command": ["false"]}, "periodSeconds": 1});
-    ns.make("pods", &pod);
-    let _serving = Net::of(&ns, "p").serve(8080, "p");
-    let spec = |publish: bool| json!({"selector": {"app": "p"}, "publishNotReadyAddresses": publish, "ports": [{"port": 80, "targetPort": 8080}]});
-    let hidden = text(&ns.make("services", &service("hidden", spec(false))), "/spec/clusterIP");
-    let shown = text(&ns.make("services", &service("shown", spec(true))), "/spec/clusterIP");
-    assert_eq!(reaches(&ns, &client, &shown, 80), "p");
-    assert!(client.tcp(&hidden, 80).is_err());
-    let waiting = ns.read("api/v1/endpoints/hidden");
-    assert_eq!(text(&waiting, "/subsets/0/notReadyAddresses/0/targetRef/name"), "p", "{waiting}");
-}
-
 mod ranges {
     //! ServiceCIDR and IPAddress (KEP-1880).
     use super::*;
@@ -733,6 +605,40 @@ mod ranges {
         assert_eq!((code, text(&refused, "/details/causes/0/field")), (422, "spec.clusterIPs[0]".into()), "{refused}");
         ns.must("DELETE", &ns.under("api/v1/services/s"), &Value::Null);
         assert_eq!(ns.call("GET", &path, &Value::Null).0, 404);
+    }
+
+    #[test]
+    fn a_second_range_serves_and_is_held_while_it_is_used() {
+        let ns = Namespace::new("cidrtwo");
+        let client = running(&ns, "client", json!({}));
+        let path = "/apis/networking.k8s.io/v1/servicecidrs";
+        let third = std::process::id() % 250;
+        let object = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": ns.name},
+            "spec": {"cidrs": [format!("198.18.{third}.0/24")]}});
+        ns.must("POST", path, &object);
+        let one = format!("{path}/{}", ns.name);
+        ns.eventually("the range is ready", || {
+            let range = ns.must("GET", &one, &Value::Null);
+            if text(&range, "/status/conditions/0/status") == "True" { Ok(()) } else { Err(range.to_string()) }
+        });
+        let ip = format!("198.18.{third}.10");
+        let spec = json!({"clusterIP": ip, "selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]});
+        ns.make("services", &service("s", spec));
+        let _webs = webs(&ns, 1);
+        assert_eq!(reaches(&ns, &client, &ip, 80), "web-0");
+        ns.must("DELETE", &one, &Value::Null);
+        ns.eventually("the range says that it is used", || {
+            let range = ns.must("GET", &one, &Value::Null);
+            let condition = &range["status"]["conditions"][0];
+            if condition["reason"] == "Terminating" { Ok(()) } else { Err(range.to_string()) }
+        });
+        let late = service("t", json!({"clusterIP": format!("198.18.{third}.11"), "ports": [{"port": 80}]}));
+        assert_eq!(ns.call("POST", &ns.under("api/v1/services"), &late).0, 422, "a range that goes takes no more");
+        ns.must("DELETE", &ns.under("api/v1/services/s"), &Value::Null);
+        ns.eventually("the range is gone", || match ns.call("GET", &one, &Value::Null).0 {
+            404 => Ok(()),
+            code => Err(code.to_string()),
+        });
     }
 }
 

@@ -44,8 +44,9 @@ pub fn up(instance: &Instance, args: &args::Up, notify: &mut Notify) -> Result<(
         })?;
         let mut tasks = Tasks::new();
         plane.spawn_components(&mut tasks, instance, args.others.node_grace_period)?;
-        plane.publish(instance, instance.address())?;
-        spawn_node(&mut tasks, &plane, instance, &node, &containerd)?;
+        plane.publish(instance, instance.address(), args.others.node_grace_period)?;
+        let grace = args.others.node_grace_period;
+        spawn_node(&mut tasks, &plane, instance, &node, &containerd, grace)?;
         let network_view = plane.cluster(UserInfo::new("system:kube-proxy", &["system:masters"]), "network");
         tasks.spawn("network", |stop| async move { Ok(caravel_network::run(network, network_view, stop).await?) });
         notify.step("the node");
@@ -81,7 +82,7 @@ pub fn server(args: args::Server) -> Result<()> {
         let mut tasks = Tasks::new();
         if !args.api_only {
             plane.spawn_components(&mut tasks, &instance, args.node_grace_period)?;
-            plane.publish(&instance, advertise)?;
+            plane.publish(&instance, advertise, args.node_grace_period)?;
         }
         tracing::info!(address = %listen[0], "the control plane is up");
         let ended = tasks.run().await;
@@ -133,7 +134,7 @@ impl Plane {
     }
 
     /// Publishes what nodes on other machines need to join.
-    fn publish(&self, instance: &Instance, address: IpAddr) -> Result<()> {
+    fn publish(&self, instance: &Instance, address: IpAddr, grace: Option<u64>) -> Result<()> {
         let what = Published {
             server: format!("https://{}", SocketAddr::new(address, instance.port)),
             ca_pem: self.server.pki().ca.cert_pem().to_owned(),
@@ -142,6 +143,7 @@ impl Plane {
                 service_cidr: instance.service_cidr().parse()?,
                 dns_ip: instance.dns_ip(),
                 domain: "cluster.local".to_owned(),
+                node_grace_seconds: grace,
             },
         };
         tokio::spawn(join::publish(self.admin(), what, self.stop.clone()));
@@ -169,6 +171,9 @@ impl Plane {
         let view = self.cluster(UserInfo::system_masters("system:kube-scheduler"), "default-scheduler");
         let config = caravel_scheduler::Config::default();
         tasks.spawn("scheduler", |stop| async move { Ok(caravel_scheduler::run(view, config, stop).await?) });
+        let view =
+            self.cluster(UserInfo::system_masters("system:cloud-controller-manager"), "cloud-controller-manager");
+        tasks.spawn("load balancer", |stop| caravel_cloud::local::run(view, stop));
         Ok(())
     }
 
@@ -203,6 +208,7 @@ fn spawn_node(
     instance: &Instance,
     name: &str,
     containerd: &Arc<Containerd>,
+    grace: Option<u64>,
 ) -> Result<()> {
     let address = instance.address();
     let mut config = caravel_node::Config::new(name, address, &instance.dir);
@@ -210,6 +216,9 @@ fn spawn_node(
     config.cluster_dns = vec![IpAddr::from(instance.dns_ip())];
     config.cgroup_root = format!("/{}", instance.tag());
     config.pod_cidr = Some(instance.own_pod_cidr());
+    if let Some(grace) = grace {
+        config.lease_duration = join::lease_duration(grace);
+    }
     let pki = plane.server.pki().clone();
     let certificate = serving::Certificate::open(pki, name, address)?;
     let who = UserInfo::new(format!("system:node:{name}"), &["system:nodes"]);

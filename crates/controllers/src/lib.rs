@@ -25,6 +25,7 @@ mod pdb;
 mod pod_gc;
 mod quota;
 mod replicaset;
+mod service_cidr;
 mod serviceaccount;
 mod statefulset;
 mod ttl_after_finished;
@@ -76,6 +77,7 @@ table! {
     "job-controller" => job::run,
     "statefulset-controller" => statefulset::run,
     "namespace-controller" => namespace::run,
+    "service-cidr-controller" => service_cidr::run,
     "serviceaccount-controller" => serviceaccount::run,
     "root-ca-certificate-publisher-controller" => serviceaccount::run_root_ca,
     "node-lifecycle-controller" => node::run_lifecycle,

@@ -138,9 +138,11 @@ fn live(args: &Agent, instance: &Instance, notify: &mut Notify) -> Result<()> {
             args.token.as_deref().map(|t| Credential::parse(t, args.ca_cert_hash.as_deref())).transpose()?;
         notify.step("joining the cluster");
         let place = Place { pki: &pki, node: &node, server: &server, credential: credential.as_ref() };
-        let (identity, containerd) = tokio::try_join!(Identity::open(place), async {
-            Containerd::start(wire::containerd(instance)).await.context("containerd could not be started")
-        })?;
+        // First of all: a node that may not join leaves nothing running.
+        let identity = Identity::open(place).await?;
+        notify.step("containerd");
+        let containerd =
+            Containerd::start(wire::containerd(instance)).await.context("containerd could not be started")?;
         let settings = settings(&identity.client).await?;
         let mut tasks = Tasks::new();
         spawn(
@@ -193,6 +195,9 @@ fn spawn(
     config.cgroup_root = format!("/{}", instance.tag());
     config.labels = args.labels.iter().cloned().collect();
     config.taints.clone_from(&args.taints);
+    if let Some(grace) = settings.node_grace_seconds {
+        config.lease_duration = super::lease_duration(grace);
+    }
     let serving = Serving::open(pki, node, address)?;
     let api = caravel_node::server::Config {
         node_name: (*node).to_owned(),

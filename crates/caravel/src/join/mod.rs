@@ -28,6 +28,14 @@ pub struct ClusterSettings {
     pub dns_ip: std::net::Ipv4Addr,
     /// The cluster's DNS domain.
     pub domain: String,
+    /// A node that is silent for so many seconds is lost; upstream's time when it is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_grace_seconds: Option<u64>,
+}
+
+/// How long a node's Lease lasts when it may be silent for `grace` seconds: upstream's 40 of 50. It is renewed four times in it.
+pub fn lease_duration(grace: u64) -> std::time::Duration {
+    std::time::Duration::from_secs((grace * 4 / 5).max(4))
 }
 
 /// Namespace and name of the settings.

@@ -56,6 +56,15 @@ impl Inbound {
     }
 }
 
+/// What may be asked without credentials, if the authorizer allows it: health, and what a node reads before it trusts anybody.
+fn is_for_anybody(info: &RequestInfo) -> bool {
+    const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
+    match info.is_resource {
+        true => info.path == CLUSTER_INFO && info.verb == "get",
+        false => health::is_anonymous(&info.path),
+    }
+}
+
 impl Server {
     /// Answers one request. Never fails and never panics: what goes wrong is an answer.
     pub(crate) async fn answer(self: Arc<Self>, request: Request<RequestBody>, origin: Origin) -> Response<Body> {
@@ -274,7 +283,7 @@ impl Server {
                 tracing::debug!(%error, path = %info.path, from = %peer.peer.address, "a request could not be authenticated");
                 Err(ApiError::unauthorized("Unauthorized"))
             }
-            None if health::is_anonymous(&info.path) && !info.is_resource => Ok(Arc::new(UserInfo::anonymous())),
+            None if is_for_anybody(info) => Ok(Arc::new(UserInfo::anonymous())),
             None => Err(ApiError::unauthorized("Unauthorized")),
         }
     }

@@ -250,11 +250,20 @@ impl Allocator {
             .map(|all| all.iter().filter_map(|f| f.as_str().map(str::to_owned)).collect())
             .unwrap_or_default();
         let mut result = vec![];
+        let all = self.ranges_now(registry).await?;
         for (i, family) in families.iter().enumerate() {
-            let Some(range) = self.ranges.iter().find(|r| r.family() == family) else { continue };
+            let ranges: Vec<Cidr> = all.iter().filter(|r| r.family() == family).copied().collect();
+            if ranges.is_empty() {
+                continue;
+            }
             let address = match wanted.get(i) {
+                // What it has it keeps, even if its range is about to go.
+                Some(given) if held.contains(given) => match given.parse() {
+                    Ok(address) => address,
+                    Err(_) => self.check_address(service, i, given, &ranges)?,
+                },
                 Some(given) => {
-                    let address = self.check_address(service, i, given, range)?;
+                    let address = self.check_address(service, i, given, &ranges)?;
                     if !held.contains(given) {
                         let root = FieldPath::root("spec");
                         let why = format!("failed to allocate IP {given}: provided IP is already allocated");
@@ -267,7 +276,7 @@ impl Allocator {
                     }
                     address
                 }
-                None => self.draw_address(registry, range).await?,
+                None => self.draw_address(registry, &ranges).await?,
             };
             let text = address.to_string();
             if !held.contains(&text) {
@@ -282,12 +291,35 @@ impl Allocator {
         Ok(())
     }
 
-    fn check_address(&self, service: &Value, i: usize, given: &str, range: &Cidr) -> Result<IpAddr, ApiError> {
+    /// The ranges of today: those of the configuration, and those of ServiceCIDR objects that are ready and not about to go.
+    async fn ranges_now(&self, registry: &Registry) -> Result<Vec<Cidr>, ApiError> {
+        let mut all = self.ranges.clone();
+        for object in registry.objects("networking.k8s.io", "servicecidrs", "").await? {
+            let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+            let ready = conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True");
+            if !ready || object.pointer("/metadata/deletionTimestamp").is_some() {
+                continue;
+            }
+            let cidrs = object.pointer("/spec/cidrs").and_then(Value::as_array);
+            for cidr in cidrs.into_iter().flatten().filter_map(|c| Cidr::parse(c.as_str()?)) {
+                if !all.contains(&cidr) {
+                    all.push(cidr);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn check_address(&self, service: &Value, i: usize, given: &str, ranges: &[Cidr]) -> Result<IpAddr, ApiError> {
         let why = match given.parse::<IpAddr>() {
-            Ok(address) if range.contains(address) => return Ok(address),
-            Ok(_) => format!(
-                "failed to allocate IP {given}: the provided IP ({given}) is not in the valid range. The range of valid IPs is {range}"
-            ),
+            Ok(address) if ranges.iter().any(|r| r.contains(address)) => return Ok(address),
+            Ok(_) => {
+                let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+                format!(
+                    "failed to allocate IP {given}: the provided IP ({given}) is not in the valid range. The range of valid IPs is {}",
+                    ranges.join(", ")
+                )
+            }
             Err(_) => "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned(),
         };
         let root = FieldPath::root("spec");
@@ -298,7 +330,17 @@ impl Allocator {
 
     /// A free address: at random from the upper part of the range, then from the lower part, which is kept for addresses that
     /// users choose (KEP-3070).
-    async fn draw_address(&self, registry: &Registry, range: &Cidr) -> Result<IpAddr, ApiError> {
+    async fn draw_address(&self, registry: &Registry, ranges: &[Cidr]) -> Result<IpAddr, ApiError> {
+        for range in ranges {
+            if let Some(address) = self.draw_from(registry, range).await? {
+                return Ok(address);
+            }
+        }
+        let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+        Err(ApiError::internal(format!("failed to allocate a serviceIP: range is full ({})", ranges.join(", "))))
+    }
+
+    async fn draw_from(&self, registry: &Registry, range: &Cidr) -> Result<Option<IpAddr>, ApiError> {
         let size = range.size().min(1 << 20);
         let band = (size / 16).clamp(16, 256).min(size);
         let band = if size <= 16 { 0 } else { band };
@@ -311,11 +353,11 @@ impl Allocator {
             for i in 0..count {
                 let address = range.nth(from + u128::from((start + i) % count));
                 if self.is_free(registry, &address_key(&address.to_string())).await? {
-                    return Ok(address);
+                    return Ok(Some(address));
                 }
             }
         }
-        Err(ApiError::internal(format!("failed to allocate a serviceIP: range is full ({range})")))
+        Ok(None)
     }
 
     async fn is_free(&self, registry: &Registry, key: &str) -> Result<bool, ApiError> {
