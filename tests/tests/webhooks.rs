@@ -844,3 +844,21 @@ fn a_condition_spares_an_object() {
     let (code, made) = world.create_map("other", json!({"a": "b"}));
     assert_eq!((code, &made["data"]), (201, &json!({"changed": "yes"})));
 }
+
+/// What the conditions leave out is not asked about.
+#[test]
+fn conditions_leave_out() {
+    let mut world = World::new("hook-skip", |call| add_after(call, "start", "one"));
+    let mut hook = world.webhook("maps", "/", maps_created());
+    hook["matchConditions"] = json!([
+        {"name": "skip-me", "expression": "object.metadata.name != 'skip-me'"},
+        {"name": "create", "expression": "request.operation == 'CREATE' && oldObject == null"},
+    ]);
+    world.register(MUTATING, "skip", vec![hook]);
+    let start = json!({"start": "x"});
+    world.until("the map is changed", start.clone(), |_, said| said["data"]["one"] == "yes");
+    let (code, made) = world.create_map("skip-me", start.clone());
+    assert_eq!((code, &made["data"]), (201, &start), "{made}");
+    let (code, made) = world.create_map("other", start);
+    assert_eq!((code, &made["data"]["one"]), (201, &json!("yes")), "{made}");
+}
