@@ -27,7 +27,7 @@ fn pod(containers: &[(&str, Size)], policy: Value) -> Value {
     let containers: Vec<Value> = containers
         .iter()
         .map(|(name, size)| {
-            let mut c = json!({"name":name,"image":"test/busybox:1","command":["sh","-c","trap 'exit 9' TERM; while true; do sleep 0.2; done"],"resources":resources(size)});
+            let mut c = json!({"name":name,"image":"test/busybox:1","command":["sh","-c","trap 'exit 0' TERM; while true; do sleep 0.2; done"],"resources":resources(size)});
             if !policy.is_null() {
                 c["resizePolicy"] = policy.clone();
             }

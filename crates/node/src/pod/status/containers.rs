@@ -42,6 +42,7 @@ fn one(facts: &Facts<'_>, m: &Member, former: Option<&ContainerStatus>, has_init
         Some(r) => from_record(facts, m, r, before, former),
         None => without_record(m, former, has_init, facts),
     };
+    again(facts, m, newest, &mut status);
     hindered(facts, m, newest, &mut status);
     readiness(facts, m, newest, &mut status);
     status
@@ -188,6 +189,16 @@ fn waiting(reason: &str, message: Option<&str>) -> ContainerState {
     ContainerState {
         waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message: message.map(str::to_owned) }),
         ..Default::default()
+    }
+}
+
+/// A container that the node stopped to start it again has not ended, whatever its exit code would mean otherwise: the
+/// API takes an end that the restart policy makes final for final.
+fn again(facts: &Facts<'_>, m: &Member, newest: Option<&Record>, status: &mut ContainerStatus) {
+    let Some(r) = newest.filter(|r| r.state == observed::ContainerState::Exited) else { return };
+    let Some(pod_spec) = facts.pod.spec.as_ref().filter(|_| !facts.ending && !facts.ended) else { return };
+    if facts.to_restart.contains_key(&r.id) && !spec::restarts(pod_spec, m.role, &m.container, r.exit_code) {
+        status.last_state = status.state.replace(waiting("ContainerCreating", None));
     }
 }
 

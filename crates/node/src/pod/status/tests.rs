@@ -3,6 +3,7 @@
 use super::*;
 use crate::pod::observed::{ContainerState, Record, Sandbox};
 use crate::pod::plan::Verdicts;
+use k8s_openapi::api::core::v1::ContainerStatus;
 use serde_json::{Value, json};
 
 const S: i64 = 1_000_000_000;
@@ -118,6 +119,33 @@ fn waiting_for_init_is_pending() {
     assert_eq!(condition(&s, "Initialized").0, "True");
     assert_eq!(condition(&s, "Ready").0, "True");
     assert!(s.init_container_statuses.unwrap()[0].ready);
+}
+
+#[test]
+fn what_was_stopped_to_start_again_has_not_ended() {
+    let spec = json!({"restartPolicy": "OnFailure", "containers": [{"name": "a"}]});
+    let mut w = world(spec, vec![rec("a", Exited, 0, 0)]);
+    w.to_restart.insert("a0".into(), crate::pod::plan::KillReason::Resized);
+    let s = w.status();
+    let c = &s.container_statuses.as_ref().unwrap()[0];
+    assert!(c.state.as_ref().unwrap().waiting.is_some());
+    assert_eq!(c.last_state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 0);
+    assert_eq!(s.phase.as_deref(), Some("Running"));
+}
+
+#[test]
+fn init_containers_that_never_ran_keep_the_others_waiting() {
+    let spec = json!({"restartPolicy": "Never", "initContainers": [{"name": "i"}, {"name": "j"}], "containers": [{"name": "a"}]});
+    let mut w = world(spec, vec![rec("i", Exited, 0, 1)]);
+    w.observed.sandboxes[0].ready = false;
+    w.ended = true;
+    let s = w.status();
+    assert_eq!(s.phase.as_deref(), Some("Failed"));
+    let reason = |list: &Option<Vec<ContainerStatus>>, i: usize| {
+        list.as_ref().unwrap()[i].state.as_ref().unwrap().waiting.as_ref().unwrap().reason.clone().unwrap()
+    };
+    assert_eq!(reason(&s.container_statuses, 0), "PodInitializing");
+    assert_eq!(reason(&s.init_container_statuses, 1), "PodInitializing");
 }
 
 #[test]
