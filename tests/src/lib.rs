@@ -10,6 +10,7 @@ mod plane;
 mod podnet;
 mod raw;
 mod registry;
+pub mod webhooks;
 mod websocket;
 mod wire;
 
