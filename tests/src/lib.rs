@@ -5,22 +5,29 @@ mod call;
 pub mod extension;
 mod health;
 pub mod node;
+mod objects;
 mod own;
 mod plane;
 mod podnet;
 mod raw;
 mod registry;
 pub mod webhooks;
+mod stand_in;
 mod websocket;
 mod wire;
 
 pub use health::Health;
+pub use objects::{
+    Events, Objects, condition, condition_of, list_and_delete_collection, name_of, pod_of, rfc3339_ago,
+    scale_endpoints, sleeper, status_endpoints,
+};
 pub use own::OwnCluster;
 pub use plane::{ControlPlane, client};
 pub use podnet::{Asked, Net, Said, Serving};
 pub use raw::{Answer, Raw};
 pub use registry::Registry;
 pub use websocket::websocket;
+pub use stand_in::StandIn;
 pub use wire::{Watch, Wire, block_on, error_line, json_path};
 
 use serde_json::Value;

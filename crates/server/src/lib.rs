@@ -25,6 +25,7 @@ pub mod registry;
 pub mod request_info;
 mod rules;
 mod server;
+mod usage;
 
 pub use crate::authn::{Identity, UserInfo};
 pub use crate::config::{AuditOptions, Config};

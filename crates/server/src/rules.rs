@@ -9,7 +9,22 @@ use serde_json::Value;
 
 /// Fills in what was left out.
 pub fn default(kind: &Kind, object: &mut Value) {
+    tidy(object);
     defaults::apply(kind, object);
+}
+
+/// Leaves out of the metadata what is empty: upstream writes no empty list or map there, so that a finalizer or owner that was the last
+/// one takes its field with it.
+fn tidy(object: &mut Value) {
+    let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    for field in ["finalizers", "ownerReferences", "labels", "annotations"] {
+        let empty = meta.get(field).is_some_and(|v| {
+            v.is_null() || v.as_array().is_some_and(Vec::is_empty) || v.as_object().is_some_and(serde_json::Map::is_empty)
+        });
+        if empty {
+            meta.remove(field);
+        }
+    }
 }
 
 /// What a new object breaks.

@@ -61,6 +61,7 @@ pub struct Server {
     pub(crate) metrics: Metrics,
     pub(crate) audit: Option<crate::audit::Audit>,
     pub(crate) documents: Documents,
+    pub(crate) usages: crate::usage::Usages,
     pub(crate) nodes: crate::proxy::Nodes,
     pub(crate) aggregation: crate::aggregation::Aggregation,
     /// Who may say in headers on whose behalf a request is.
@@ -122,6 +123,7 @@ impl Server {
             audit,
             issuers,
             documents: Documents::default(),
+            usages: crate::usage::Usages::default(),
             nodes: crate::proxy::Nodes::new(&pki).map_err(OpenError::Config)?,
             aggregation: crate::aggregation::Aggregation::default(),
             front_proxy: X509::new(&[pki.front_proxy_ca.cert_der()], config.clock.clone())

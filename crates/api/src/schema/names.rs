@@ -7,6 +7,7 @@ const META: &str = "io.k8s.apimachinery.pkg.apis.meta.";
 const MACHINERY: &str = "io.k8s.apimachinery.pkg.";
 const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.";
 const AGGREGATOR: &str = "io.k8s.kube-aggregator.pkg.apis.";
+const METRICS: &str = "io.k8s.metrics.pkg.apis.";
 const API: &str = "io.k8s.api.";
 
 /// The short name of a full one. A name that is short already is returned as it is.
@@ -17,7 +18,7 @@ pub fn short(full: &str) -> Cow<'_, str> {
     if let Some(rest) = full.strip_prefix(MACHINERY) {
         return format!("machinery.{rest}").into();
     }
-    for prefix in [EXTENSIONS, AGGREGATOR, API] {
+    for prefix in [EXTENSIONS, AGGREGATOR, METRICS, API] {
         if let Some(rest) = full.strip_prefix(prefix) {
             return rest.into();
         }
@@ -32,6 +33,7 @@ pub fn full(short: &str) -> String {
         Some(("machinery", rest)) => format!("{MACHINERY}{rest}"),
         Some(("apiextensions", _)) => format!("{EXTENSIONS}{short}"),
         Some(("apiregistration", _)) => format!("{AGGREGATOR}{short}"),
+        Some(("metrics", _)) => format!("{METRICS}{short}"),
         _ => format!("{API}{short}"),
     }
 }

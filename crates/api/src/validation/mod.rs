@@ -13,6 +13,7 @@ mod check;
 mod core;
 mod cron;
 mod extension;
+mod job_status;
 mod metadata;
 mod networking;
 mod pod;
@@ -185,7 +186,10 @@ pub fn update_status(kind: &Kind, new: &Value, old: &Value) -> Vec<FieldError> {
             ];
             workloads::status_counts(o, new, &counts);
         }
-        ("batch", "Job") => workloads::status_counts(o, new, &["active", "succeeded", "failed"]),
+        ("batch", "Job") => {
+            workloads::status_counts(o, new, &["active", "succeeded", "failed", "ready", "terminating"]);
+            job_status::update(o, new, old);
+        }
         ("policy", "PodDisruptionBudget") => policy::budget_status(o, new),
         ("networking.k8s.io", "Ingress") => networking::ingress_status(o, new),
         ("certificates.k8s.io", "CertificateSigningRequest") => policy::request_update(o, new, old, "status"),

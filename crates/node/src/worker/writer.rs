@@ -12,6 +12,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::pod::spec;
 
+/// The condition that the node shares with the API server, the scheduler and controllers.
+const DISRUPTED: &str = "DisruptionTarget";
 /// The conditions that a node owns; it leaves all others alone.
 pub const OURS: [&str; 8] = [
     "Ready",
@@ -182,7 +184,8 @@ fn conditions(old: Option<&Value>, new: &Value) -> Value {
     let now = list(new);
     let lost: Vec<Value> = before
         .iter()
-        .filter(|b| mine(b) && !now.iter().any(|n| type_(n) == type_(b)))
+        // Others may say that the Pod is disrupted (eviction, preemption, taints): what the node did not say it does not take back.
+        .filter(|b| mine(b) && type_(b) != DISRUPTED && !now.iter().any(|n| type_(n) == type_(b)))
         .map(|b| json!({"type": type_(b), "$patch": "delete"}))
         .collect();
     let changed = now.into_iter().filter(|c| mine(c) && !before.contains(c)).map(|mut c| {

@@ -58,7 +58,7 @@ impl Server {
     }
 
     /// One object that is not stored as it goes out.
-    pub(super) fn present_value(
+    pub(crate) fn present_value(
         &self,
         inbound: &Inbound,
         kind: &Kind,

@@ -53,6 +53,9 @@ impl Server {
         if !kind.verbs.contains(verb) || verb == Verbs::default() {
             return Err(ApiError::method_not_supported(&kind.group, &kind.plural, &info.verb));
         }
+        if kind.group == crate::usage::GROUP && !kind.is_custom() {
+            return self.usage(&inbound, &kind).await;
+        }
         match info.verb.as_str() {
             "get" => self.get(&inbound, &kind).await,
             "list" | "watch" => self.list_or_watch(&inbound, &kind).await,

@@ -32,7 +32,7 @@ pub fn split_name(text: &str) -> Option<Named<'_>> {
 
 impl Server {
     /// A node's kubelet.
-    pub(super) async fn node_backend(&self, node: &str) -> Result<Backend, ApiError> {
+    pub(crate) async fn node_backend(&self, node: &str) -> Result<Backend, ApiError> {
         let object =
             self.registry.object("", "nodes", "", node).await?.ok_or_else(|| ApiError::not_found("", "nodes", node))?;
         let port = object

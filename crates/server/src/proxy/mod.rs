@@ -2,7 +2,7 @@
 //! Services. Upgraded connections are tunnelled as raw bytes: the node terminates the streaming protocols.
 
 mod connect;
-mod forward;
+pub(crate) mod forward;
 mod locate;
 mod rewrite;
 

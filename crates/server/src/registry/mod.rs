@@ -95,6 +95,13 @@ pub struct Registry {
     quota_turns: quota::Turns,
 }
 
+/// The kinds of a server without custom resources: the built-in ones, and those that are measured instead of stored.
+fn served() -> KindTable {
+    let mut kinds = KindTable::builtin();
+    crate::usage::serve(&mut kinds);
+    kinds
+}
+
 impl Registry {
     /// A registry over `store`. Without `seal` Secrets are stored as they are.
     pub fn new(
@@ -113,7 +120,7 @@ impl Registry {
             clock,
             authorizer,
             services,
-            kinds: RwLock::new(Arc::new(KindTable::builtin())),
+            kinds: RwLock::new(Arc::new(served())),
             chain: RwLock::new(Arc::new(Chain::builtin(&hooks, &policies))),
             hooks,
             policies,
