@@ -102,8 +102,10 @@ fn replace_ends_the_running_one() {
     let w = World::new("cjreplace");
     let earlier = w.with_earlier("Replace");
     w.jobs.until_gone("cron-earlier");
-    let now = w.active(1);
-    assert_ne!(now["status"]["active"][0]["uid"], earlier["metadata"]["uid"]);
+    w.crons.until("cron", "another is active", |c| {
+        let active = c["status"]["active"].as_array().cloned().unwrap_or_default();
+        active.len() == 1 && active[0]["uid"] != earlier["metadata"]["uid"]
+    });
     assert_eq!(w.jobs.list("app=cron").len(), 1);
 }
 

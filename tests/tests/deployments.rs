@@ -114,10 +114,9 @@ fn lifecycle_of_a_deployment() {
     assert_eq!(all.everywhere().list("kind=static,extra=yes").len(), 1);
     // Written status is told, and mended by the controller.
     let patch = json!({"metadata": {"labels": {"extra": "status"}}, "status": {"readyReplicas": 0, "availableReplicas": 0}});
-    all.strategic("web/status", &patch);
-    watch.until("MODIFIED", |d| {
-        d["metadata"]["labels"]["extra"] == "status" && d["status"]["readyReplicas"].as_i64().unwrap_or(0) == 0
-    });
+    let patched = all.strategic("web/status", &patch);
+    assert_eq!(patched["metadata"]["labels"]["extra"], "yes", "labels do not come through the status of a Deployment");
+    watch.until("MODIFIED", |d| d["status"]["readyReplicas"].as_i64().unwrap_or(0) == 0);
     watch.until("MODIFIED", |d| d["status"]["readyReplicas"] == 1);
     all.update("web/status", |d| d["status"]["availableReplicas"] = json!(0));
     watch.until("MODIFIED", |d| d["status"]["availableReplicas"] == 1);

@@ -74,7 +74,8 @@ impl Server {
     /// Answers a request about this group.
     pub(crate) async fn usage(self: &Arc<Self>, inbound: &Inbound, kind: &Kind) -> Result<Response<Body>, ApiError> {
         let list = inbound.info.verb == "list";
-        let accept = Accept::choose(&inbound.parts.headers, list, true)?;
+        // As for custom resources there is no protobuf form.
+        let accept = Accept::choose(&inbound.parts.headers, list, false)?;
         let found = match (&*kind.plural, list) {
             ("nodes", _) => self.node_usages(inbound, kind).await?,
             _ => self.pod_usages(inbound, kind).await?,
