@@ -231,7 +231,8 @@ impl Events {
             let kind = event["type"].as_str().unwrap_or_default().to_owned();
             if kind != "BOOKMARK" {
                 let object = event["object"].take();
-                self.seen.push(format!("{kind} {} @{}", object["metadata"]["name"], object["metadata"]["resourceVersion"]));
+                self.seen
+                    .push(format!("{kind} {} @{}", object["metadata"]["name"], object["metadata"]["resourceVersion"]));
                 return (kind, object);
             }
         }
@@ -356,12 +357,17 @@ pub fn scale_endpoints(objects: &Objects, name: &str, selector: &str) {
     assert_eq!(patched["spec"]["replicas"], 3);
     objects.until(name, "three replicas", |o| o["spec"]["replicas"] == 3 && o["status"]["replicas"] == 3);
     objects.until(&at, "three in status", |o| o["status"]["replicas"] == 3);
-    let (code, said) = objects.send("PUT", &at, "application/json", Some(&{
-        let mut bad = now.clone();
-        bad["metadata"].as_object_mut().unwrap().remove("resourceVersion");
-        bad["spec"]["replicas"] = json!(-1);
-        bad
-    }));
+    let (code, said) = objects.send(
+        "PUT",
+        &at,
+        "application/json",
+        Some(&{
+            let mut bad = now.clone();
+            bad["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+            bad["spec"]["replicas"] = json!(-1);
+            bad
+        }),
+    );
     assert_eq!((code, said["reason"].as_str()), (422, Some("Invalid")), "{said}");
 }
 

@@ -61,11 +61,13 @@ impl World {
 
     /// One running Job that the CronJob knows of.
     fn with_earlier(&self, policy: &str) -> Value {
-        let made = self.crons.create(&cron("cron", "exec sleep 3600", json!({"concurrencyPolicy": policy, "suspend": true})));
+        let made =
+            self.crons.create(&cron("cron", "exec sleep 3600", json!({"concurrencyPolicy": policy, "suspend": true})));
         let job = self.jobs.create(&earlier_job(&made, "cron-earlier"));
         self.jobs.until("cron-earlier", "active", |j| j["status"]["active"] == 1);
         let reference = json!({"apiVersion": "batch/v1", "kind": "Job", "name": "cron-earlier", "namespace": &self.ns.name, "uid": job["metadata"]["uid"]});
-        self.crons.merge("cron/status", &json!({"status": {"active": [reference], "lastScheduleTime": rfc3339_ago(130)}}));
+        self.crons
+            .merge("cron/status", &json!({"status": {"active": [reference], "lastScheduleTime": rfc3339_ago(130)}}));
         self.crons.merge("cron", &json!({"spec": {"suspend": false}}));
         job
     }
@@ -126,13 +128,19 @@ fn a_suspended_one_makes_nothing() {
 #[test]
 fn history_and_success_are_kept() {
     let w = World::new("cjhist");
-    let made = w.crons.create(&cron("cron", "exit 0", json!({"suspend": true, "successfulJobsHistoryLimit": 1, "failedJobsHistoryLimit": 1})));
+    let made = w.crons.create(&cron(
+        "cron",
+        "exit 0",
+        json!({"suspend": true, "successfulJobsHistoryLimit": 1, "failedJobsHistoryLimit": 1}),
+    ));
     w.jobs.create(&earlier_job(&made, "cron-1"));
     w.jobs.until("cron-1", "complete", |j| caravel_tests::condition(j, "Complete") == "True");
     w.miss();
     w.crons.merge("cron", &json!({"spec": {"suspend": false}}));
     w.jobs.until_gone("cron-1");
-    w.crons.until("cron", "time of success", |c| c["status"]["lastSuccessfulTime"].is_string() && c["status"]["active"].is_null());
+    w.crons.until("cron", "time of success", |c| {
+        c["status"]["lastSuccessfulTime"].is_string() && c["status"]["active"].is_null()
+    });
 }
 
 #[test]
@@ -160,7 +168,8 @@ fn operations() {
     };
     let resources = w.ns.ok(&["get", "--raw", "/apis/batch/v1"]);
     let resources: Value = serde_json::from_str(&resources).unwrap();
-    let names: Vec<&str> = resources["resources"].as_array().unwrap().iter().filter_map(|r| r["name"].as_str()).collect();
+    let names: Vec<&str> =
+        resources["resources"].as_array().unwrap().iter().filter_map(|r| r["name"].as_str()).collect();
     assert!(names.contains(&"cronjobs") && names.contains(&"cronjobs/status"), "{names:?}");
     let made = w.crons.create(&make("a"));
     assert_eq!(made["spec"]["successfulJobsHistoryLimit"], 3, "defaulted");
@@ -180,12 +189,18 @@ fn operations() {
     let time = rfc3339_ago(600);
     let patch = json!({"metadata": {"annotations": {"patchedstatus": "true"}}, "status": {"lastScheduleTime": time}});
     let patched = w.crons.merge("a/status", &patch);
-    assert_eq!((&patched["status"]["lastScheduleTime"], &patched["metadata"]["annotations"]["patchedstatus"]), (&json!(time), &json!("true")));
+    assert_eq!(
+        (&patched["status"]["lastScheduleTime"], &patched["metadata"]["annotations"]["patchedstatus"]),
+        (&json!(time), &json!("true"))
+    );
     let later = rfc3339_ago(300);
     let updated = w.crons.update("a/status", |c| c["status"]["lastScheduleTime"] = json!(later));
     assert_eq!(updated["status"]["lastScheduleTime"], later);
     let read = w.crons.get("a/status");
-    assert_eq!((read["metadata"]["uid"].clone(), read["status"]["lastScheduleTime"].clone()), (made["metadata"]["uid"].clone(), json!(later)));
+    assert_eq!(
+        (read["metadata"]["uid"].clone(), read["status"]["lastScheduleTime"].clone()),
+        (made["metadata"]["uid"].clone(), json!(later))
+    );
     w.crons.delete("a");
     w.crons.until_gone("a");
     watch.until("DELETED", |c| name_of(c) == "a");

@@ -2,7 +2,9 @@
 //! in for one, tainted so that only the test's own pods are sent there.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use caravel_tests::{Namespace, Objects, StandIn, condition, list_and_delete_collection, name_of, sleeper, status_endpoints};
+use caravel_tests::{
+    Namespace, Objects, StandIn, condition, list_and_delete_collection, name_of, sleeper, status_endpoints,
+};
 use serde_json::{Value, json};
 
 const HASH: &str = "controller-revision-hash";
@@ -19,7 +21,13 @@ impl World {
     fn new(prefix: &str) -> World {
         let ns = Namespace::new(prefix);
         let nodes = ns.cluster_objects("v1", "nodes");
-        let node = nodes.list("kubernetes.io/os=linux").iter().map(name_of).find(|n| !n.starts_with("zz-")).unwrap().to_owned();
+        let node = nodes
+            .list("kubernetes.io/os=linux")
+            .iter()
+            .map(name_of)
+            .find(|n| !n.starts_with("zz-"))
+            .unwrap()
+            .to_owned();
         World { sets: ns.objects("apps/v1", "daemonsets"), pods: ns.objects("v1", "pods"), nodes, node, ns }
     }
 
@@ -136,7 +144,10 @@ fn rolling_update() {
     let hash = &first[0]["metadata"]["labels"][HASH];
     assert_eq!(before["metadata"]["labels"][HASH], *hash);
     assert_eq!(name_of(&first[0]), format!("ds-{}", hash.as_str().unwrap()));
-    w.sets.strategic("ds", &json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "env": [{"name": "V", "value": "2"}]}]}}}}));
+    w.sets.strategic(
+        "ds",
+        &json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "env": [{"name": "V", "value": "2"}]}]}}}}),
+    );
     let mut watch = w.pods.watch("app=ds", before["metadata"]["resourceVersion"].as_str().unwrap());
     watch.until("DELETED", |p| name_of(p) == name_of(&before));
     w.on_all(1);

@@ -113,7 +113,8 @@ fn lifecycle_of_a_deployment() {
     watch.until("MODIFIED", |d| d["metadata"]["labels"]["extra"] == "yes" && complete(d));
     assert_eq!(all.everywhere().list("kind=static,extra=yes").len(), 1);
     // Written status is told, and mended by the controller.
-    let patch = json!({"metadata": {"labels": {"extra": "status"}}, "status": {"readyReplicas": 0, "availableReplicas": 0}});
+    let patch =
+        json!({"metadata": {"labels": {"extra": "status"}}, "status": {"readyReplicas": 0, "availableReplicas": 0}});
     let patched = all.strategic("web/status", &patch);
     assert_eq!(patched["metadata"]["labels"]["extra"], "yes", "labels do not come through the status of a Deployment");
     watch.until("MODIFIED", |d| d["status"]["readyReplicas"].as_i64().unwrap_or(0) == 0);
@@ -232,7 +233,10 @@ fn rollover_of_a_rollout_that_hangs() {
     });
     assert_eq!(sets.get("old")["spec"]["replicas"], 1);
     let hung = sets.list("app=web").into_iter().find(|s| name_of(s) != "old").unwrap();
-    all.strategic("web", &json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "test/busybox:1"}]}}}}));
+    all.strategic(
+        "web",
+        &json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "test/busybox:1"}]}}}}),
+    );
     let mut watch = all.watch("app=web", "0");
     // Ready does not yet mean available.
     watch.until("MODIFIED", |d| {
@@ -331,7 +335,8 @@ fn a_replica_set_is_replaced_and_patched() {
     let patch = json!({"metadata": {"labels": {"extra": "yes"}}, "spec": {"replicas": 3, "template": {
         "metadata": {"labels": {"extra": "yes"}}, "spec": {"containers": [{"name": "c", "env": [{"name": "V", "value": "2"}]}]}}}});
     all.strategic("web", &patch);
-    let now = watch.until("MODIFIED", |s| s["metadata"]["labels"]["extra"] == "yes" && s["status"]["readyReplicas"] == 3);
+    let now =
+        watch.until("MODIFIED", |s| s["metadata"]["labels"]["extra"] == "yes" && s["status"]["readyReplicas"] == 3);
     assert_eq!(now["status"]["fullyLabeledReplicas"], 1, "only the new pod has all labels of the template");
 }
 

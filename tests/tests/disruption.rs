@@ -52,7 +52,10 @@ fn create_update_patch_delete() {
     w.budgets.create(&budget("b", json!({"minAvailable": 1})));
     w.observed("b");
     let updated = w.budgets.update("b", |b| b["spec"]["minAvailable"] = json!(2));
-    assert_eq!((updated["spec"]["minAvailable"].as_i64(), updated["metadata"]["generation"].as_i64()), (Some(2), Some(2)));
+    assert_eq!(
+        (updated["spec"]["minAvailable"].as_i64(), updated["metadata"]["generation"].as_i64()),
+        (Some(2), Some(2))
+    );
     w.observed("b");
     let patched = w.budgets.merge("b", &json!({"spec": {"minAvailable": "50%"}}));
     assert_eq!(patched["spec"]["minAvailable"], "50%");
@@ -135,7 +138,8 @@ fn an_eviction_is_refused_until_the_budget_allows_it() {
     let why = condition_of(&gone, "DisruptionTarget").expect("an evicted pod says so");
     assert_eq!((why["status"].as_str(), why["reason"].as_str()), (Some("True"), Some("EvictionByEvictionAPI")));
     // Used up again.
-    w.budgets.until("b", "none may go", |b| b["status"]["disruptionsAllowed"] == 0 && b["status"]["currentHealthy"] == 2);
+    w.budgets
+        .until("b", "none may go", |b| b["status"]["disruptionsAllowed"] == 0 && b["status"]["currentHealthy"] == 2);
     assert_eq!(w.evict("web-1").0, 429);
     // And with a patch that lets one more go.
     w.budgets.merge("b", &json!({"spec": {"minAvailable": 1}}));

@@ -81,13 +81,18 @@ fn an_exit_code_fails_the_job_early() {
     assert_eq!((reason(&failed, "FailureTarget"), reason(&failed, "Failed")), ("PodFailurePolicy", "PodFailurePolicy"));
     let message = condition_of(&failed, "Failed").unwrap()["message"].as_str().unwrap();
     assert!(message.contains("exit code 42") && message.contains("FailJob rule at index 0"), "{message}");
-    assert_eq!((count(&failed, "active"), count(&failed, "failed")), (0, 2), "the other is stopped and counts as failed");
+    assert_eq!(
+        (count(&failed, "active"), count(&failed, "failed")),
+        (0, 2),
+        "the other is stopped and counts as failed"
+    );
 }
 
 #[test]
 fn disruption_is_ignored_when_a_policy_says_so() {
     let w = World::new("jdisr");
-    let policy = json!({"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]});
+    let policy =
+        json!({"rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]});
     let spec = json!({"completions": 2, "parallelism": 2, "backoffLimit": 0, "completionMode": INDEXED, "podFailurePolicy": policy});
     let mut object = job("j", "until [ -e /go/on ]; do sleep 0.1; done", "Never", spec);
     let pod = &mut object["spec"]["template"]["spec"];
@@ -104,7 +109,8 @@ fn disruption_is_ignored_when_a_policy_says_so() {
         );
         assert_eq!(code, 201, "{said}");
     }
-    w.ns.objects("v1", "configmaps").create(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "go"}, "data": {"on": "1"}}));
+    w.ns.objects("v1", "configmaps")
+        .create(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "go"}, "data": {"on": "1"}}));
     let done = w.ends("j", "Complete");
     assert_eq!((count(&done, "succeeded"), count(&done, "failed")), (2, 0));
     for pod in &running {
@@ -116,7 +122,8 @@ fn disruption_is_ignored_when_a_policy_says_so() {
 fn indexes_are_told_to_the_pods() {
     let w = World::new("jindex");
     let spec = json!({"completions": 4, "parallelism": 2, "completionMode": INDEXED});
-    let script = "[ \"$(hostname)\" = \"j-$JOB_COMPLETION_INDEX\" ] && echo $JOB_COMPLETION_INDEX > /dev/termination-log";
+    let script =
+        "[ \"$(hostname)\" = \"j-$JOB_COMPLETION_INDEX\" ] && echo $JOB_COMPLETION_INDEX > /dev/termination-log";
     let mut object = job("j", script, "Never", spec);
     object["spec"]["template"]["spec"]["subdomain"] = json!("sub");
     w.jobs.create(&object);

@@ -38,13 +38,16 @@ fn lifecycle(kind: &Kind<'_>, prefix: &str) {
     assert_eq!((code, said["reason"].as_str()), (409, Some("AlreadyExists")));
     assert_eq!(o.get(&first)["metadata"]["uid"], made["metadata"]["uid"]);
     assert_eq!(o.list(kind.label).len(), 1);
-    for (media, key) in [("application/strategic-merge-patch+json", "strategic"), ("application/merge-patch+json", "merge")] {
+    for (media, key) in
+        [("application/strategic-merge-patch+json", "strategic"), ("application/merge-patch+json", "merge")]
+    {
         let (code, patched) = o.send("PATCH", &first, media, Some(&json!({"metadata": {"labels": {key: "patched"}}})));
         assert_eq!((code, patched["metadata"]["labels"][key].as_str()), (200, Some("patched")), "{patched}");
         watch.until("MODIFIED", |v| v["metadata"]["labels"][key] == "patched");
     }
     let applied = json!({"apiVersion": made["apiVersion"], "kind": made["kind"], "metadata": {"name": first, "annotations": {"applied": "yes"}}});
-    let (code, said) = o.send("PATCH", &format!("{first}?fieldManager=test"), "application/apply-patch+yaml", Some(&applied));
+    let (code, said) =
+        o.send("PATCH", &format!("{first}?fieldManager=test"), "application/apply-patch+yaml", Some(&applied));
     assert_eq!((code, said["metadata"]["annotations"]["applied"].as_str()), (200, Some("yes")), "{said}");
     o.update(&first, |v| v["metadata"]["annotations"]["updated"] = json!("yes"));
     watch.until("MODIFIED", |v| v["metadata"]["annotations"]["updated"] == "yes");
@@ -89,7 +92,8 @@ fn nodes() {
     let ns = Namespace::new("node");
     let objects = ns.cluster_objects("v1", "nodes");
     let label = format!("of={}", ns.name);
-    let make = |n: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": n}, "spec": {"unschedulable": true}});
+    let make =
+        |n: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": n}, "spec": {"unschedulable": true}});
     let prefix = format!("zz-{}", ns.name);
     lifecycle(&Kind { objects: objects.clone(), label: &label, make: &make, change: None }, &prefix);
     // A node's status is written by its kubelet; the object alone has one, too.
@@ -120,12 +124,17 @@ fn volume_attachments() {
     assert!(made["status"].is_null() || made["status"]["attached"] == false);
     let at = format!("{name}/status");
     assert_ne!(objects.get(&at)["status"]["attached"], true);
-    let patched = objects.merge(&at, &json!({"metadata": {"annotations": {"patched": "yes"}}, "status": {"attached": true}}));
-    assert_eq!((patched["status"]["attached"].as_bool(), patched["metadata"]["annotations"]["patched"].as_str()), (Some(true), Some("yes")));
+    let patched =
+        objects.merge(&at, &json!({"metadata": {"annotations": {"patched": "yes"}}, "status": {"attached": true}}));
+    assert_eq!(
+        (patched["status"]["attached"].as_bool(), patched["metadata"]["annotations"]["patched"].as_str()),
+        (Some(true), Some("yes"))
+    );
     let updated = objects.update(&at, |v| v["status"]["attached"] = json!(false));
     assert_eq!(updated["status"]["attached"], false);
     // The spec never changes.
-    let (code, said) = objects.send("PATCH", &name, "application/merge-patch+json", Some(&json!({"spec": {"nodeName": "other"}})));
+    let (code, said) =
+        objects.send("PATCH", &name, "application/merge-patch+json", Some(&json!({"spec": {"nodeName": "other"}})));
     assert_eq!((code, said["reason"].as_str()), (422, Some("Invalid")), "{said}");
     objects.delete(&name);
     objects.until_gone(&name);
@@ -171,10 +180,19 @@ fn status_of_volumes_and_claims() {
     assert_eq!(claims.get("c/status")["status"]["phase"], "Bound");
     assert_eq!(volumes.get(&at)["status"]["phase"], "Bound");
     let condition = |t: &str| json!([{"type": t, "status": "True", "reason": "Set", "message": "by a test"}]);
-    let patched = claims.merge("c/status", &json!({"metadata": {"annotations": {"p": "1"}}, "status": {"conditions": condition("StatusPatched")}}));
+    let patched = claims.merge(
+        "c/status",
+        &json!({"metadata": {"annotations": {"p": "1"}}, "status": {"conditions": condition("StatusPatched")}}),
+    );
     assert_eq!(patched["status"]["conditions"][0]["type"], "StatusPatched");
-    let patched = volumes.merge(&at, &json!({"metadata": {"annotations": {"p": "1"}}, "status": {"message": "patched", "reason": "StatusPatched"}}));
-    assert_eq!((patched["status"]["reason"].as_str(), patched["status"]["message"].as_str()), (Some("StatusPatched"), Some("patched")));
+    let patched = volumes.merge(
+        &at,
+        &json!({"metadata": {"annotations": {"p": "1"}}, "status": {"message": "patched", "reason": "StatusPatched"}}),
+    );
+    assert_eq!(
+        (patched["status"]["reason"].as_str(), patched["status"]["message"].as_str()),
+        (Some("StatusPatched"), Some("patched"))
+    );
     let updated = claims.update("c/status", |c| c["status"]["conditions"] = condition("StatusUpdated"));
     assert_eq!(updated["status"]["conditions"][0]["type"], "StatusUpdated");
     let updated = volumes.update(&at, |v| v["status"]["reason"] = json!("StatusUpdated"));
@@ -190,8 +208,11 @@ fn status_of_volumes_and_claims() {
 #[test]
 fn what_is_in_use_is_protected() {
     let ns = Namespace::new("pvprot");
-    let (volumes, claims, pods) =
-        (ns.cluster_objects("v1", "persistentvolumes"), ns.objects("v1", "persistentvolumeclaims"), ns.objects("v1", "pods"));
+    let (volumes, claims, pods) = (
+        ns.cluster_objects("v1", "persistentvolumes"),
+        ns.objects("v1", "persistentvolumeclaims"),
+        ns.objects("v1", "pods"),
+    );
     let pv = format!("{}-pv", ns.name);
     volumes.create(&volume(&pv, &ns.name));
     claims.create(&claim("c", &ns.name));
@@ -242,9 +263,15 @@ fn resource_claims() {
     lifecycle(&Kind { objects: objects.clone(), label: &label, make: &make, change: None }, "c");
     let made = objects.create(&make("s"));
     assert_eq!(made["spec"]["devices"]["requests"][0]["exactly"]["allocationMode"], "ExactCount", "defaulted");
-    let (code, said) = objects.send("PATCH", "s", "application/merge-patch+json", Some(&json!({"spec": {"devices": {"requests": []}}})));
+    let (code, said) = objects.send(
+        "PATCH",
+        "s",
+        "application/merge-patch+json",
+        Some(&json!({"spec": {"devices": {"requests": []}}})),
+    );
     assert_eq!((code, said["reason"].as_str()), (422, Some("Invalid")), "{said}");
-    let allocation = json!({"devices": {"results": [{"request": "one", "driver": DRIVER, "pool": "p", "device": "d0"}]}});
+    let allocation =
+        json!({"devices": {"results": [{"request": "one", "driver": DRIVER, "pool": "p", "device": "d0"}]}});
     let updated = objects.update("s/status", |c| {
         c["status"]["allocation"] = allocation.clone();
         // A write to the status does not touch the spec.

@@ -27,10 +27,8 @@ impl World {
     fn scarce(&self, n: u32) -> Scarce<'_> {
         let name = format!("test.example/{}", self.ns.name);
         let amounts = json!({name.clone(): n.to_string()});
-        self.nodes.merge(
-            &format!("{}/status", self.node),
-            &json!({"status": {"capacity": amounts, "allocatable": amounts}}),
-        );
+        self.nodes
+            .merge(&format!("{}/status", self.node), &json!({"status": {"capacity": amounts, "allocatable": amounts}}));
         Scarce { world: self, name }
     }
 
@@ -96,7 +94,8 @@ fn requests_beyond_a_node_are_not_placed() {
     let wants = |name: &str, resource: &str, amount: &str| {
         let mut pod = pod_of(name, &sleeper(name));
         small.attract(&w.ns, &mut pod);
-        pod["spec"]["containers"][0]["resources"] = json!({"requests": {resource: amount}, "limits": {resource: amount}});
+        pod["spec"]["containers"][0]["resources"] =
+            json!({"requests": {resource: amount}, "limits": {resource: amount}});
         w.pods.create(&pod)
     };
     wants("filler", "cpu", "1400m");
@@ -254,7 +253,9 @@ fn replica_sets_of_rising_importance() {
     sets.until("p4", "placed", |s| s["status"]["readyReplicas"] == 1);
     // Five may stay: who matters most comes first, as long as there is room. The others go, and what replaces them finds none.
     for (i, left) in [(1, 1), (2, 1), (3, 1)] {
-        sets.until(&format!("p{i}"), &format!("{left} left"), |s| s["status"]["readyReplicas"].as_i64().unwrap_or(0) == left);
+        sets.until(&format!("p{i}"), &format!("{left} left"), |s| {
+            s["status"]["readyReplicas"].as_i64().unwrap_or(0) == left
+        });
     }
 }
 
@@ -265,7 +266,8 @@ fn a_pod_that_never_preempts_waits() {
     w.pods.create(&asking("holder", &scarce.name, 1));
     w.running("holder");
     let polite = format!("{}-polite", w.ns.name);
-    w.classes.create(&json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": polite},
+    w.classes
+        .create(&json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": polite},
         "value": 1000, "preemptionPolicy": "Never"}));
     let mut pod = asking("polite", &scarce.name, 1);
     pod["spec"]["priorityClassName"] = json!(polite);
@@ -332,7 +334,9 @@ fn tolerating(w: &World, node: &StandIn, name: &str, seconds: Option<Option<u32>
     pod["spec"]["tolerations"] = match seconds {
         None => json!([]),
         Some(None) => json!([{"key": "evict", "operator": "Equal", "value": "yes", "effect": "NoExecute"}]),
-        Some(Some(s)) => json!([{"key": "evict", "operator": "Equal", "value": "yes", "effect": "NoExecute", "tolerationSeconds": s}]),
+        Some(Some(s)) => {
+            json!([{"key": "evict", "operator": "Equal", "value": "yes", "effect": "NoExecute", "tolerationSeconds": s}])
+        }
     };
     w.pods.create(&pod)
 }
@@ -383,7 +387,9 @@ fn taking_the_taint_off_cancels_the_eviction() {
     let events = w.ns.objects("v1", "events");
     events.until_all("", "the cancellation is told", |all| {
         let text = |e: &Value| e["message"].as_str().unwrap_or_default().contains("Cancelling deletion");
-        all.iter().any(|e| e["reason"] == "TaintManagerEviction" && e["involvedObject"]["name"] == "spared" && text(e)).then_some(())
+        all.iter()
+            .any(|e| e["reason"] == "TaintManagerEviction" && e["involvedObject"]["name"] == "spared" && text(e))
+            .then_some(())
     });
     free(&w);
 }
@@ -398,14 +404,16 @@ fn priority_classes() {
     };
     for (suffix, value) in [("p1", 1), ("p2", 2)] {
         let made = w.classes.create(&make(suffix, value));
-        assert_eq!((made["value"].as_i64(), made["preemptionPolicy"].as_str()), (Some(value.into()), Some("PreemptLowerPriority")));
+        assert_eq!(
+            (made["value"].as_i64(), made["preemptionPolicy"].as_str()),
+            (Some(value.into()), Some("PreemptLowerPriority"))
+        );
     }
     assert_eq!(w.classes.list(&label).len(), 2);
     let p1 = format!("{}-p1", w.ns.name);
     // What it means never changes; how it is described does.
     for (field, value) in [("value", json!(10)), ("preemptionPolicy", json!("Never"))] {
-        let (code, said) =
-            w.classes.send("PATCH", &p1, "application/merge-patch+json", Some(&json!({field: value})));
+        let (code, said) = w.classes.send("PATCH", &p1, "application/merge-patch+json", Some(&json!({field: value})));
         assert_eq!((code, said["reason"].as_str()), (422, Some("Invalid")), "{said}");
         let mut object = w.classes.get(&p1);
         object[field] = value;

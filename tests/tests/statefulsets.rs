@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use caravel_tests::{
-    Events, Namespace, Objects, condition, list_and_delete_collection, name_of, scale_endpoints, sleeper, status_endpoints,
+    Events, Namespace, Objects, condition, list_and_delete_collection, name_of, scale_endpoints, sleeper,
+    status_endpoints,
 };
 use serde_json::{Value, json};
 
@@ -170,7 +171,10 @@ fn scales_in_order_and_halts_when_a_pod_is_unready() {
     assert_eq!(w.pods.list("app=ss").len(), 3);
     let mut down = w.pods.watch("app=ss", &w.pods.revision());
     for pod in ["ss-2", "ss-1"] {
-        assert!(w.pods.list("app=ss").iter().all(|p| p["metadata"]["deletionTimestamp"].is_null()), "halted before {pod}");
+        assert!(
+            w.pods.list("app=ss").iter().all(|p| p["metadata"]["deletionTimestamp"].is_null()),
+            "halted before {pod}"
+        );
         w.ns.ok(&["exec", pod, "--", "touch", "/tmp/ready"]);
         let gone = down.until("DELETED", |_| true);
         assert_eq!(name_of(&gone), pod);
@@ -238,7 +242,8 @@ fn rolling_update_and_rollback() {
 #[test]
 fn a_partition_holds_pods_back() {
     let w = World::new("sspart");
-    let partition = |n: i32| json!({"spec": {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": n}}}});
+    let partition =
+        |n: i32| json!({"spec": {"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"partition": n}}}});
     let mut object = set("ss", 3, false);
     object["spec"]["updateStrategy"] = partition(3)["spec"]["updateStrategy"].clone();
     w.sets.create(&object);

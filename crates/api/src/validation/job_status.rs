@@ -26,7 +26,9 @@ const AFTER: [(&str, &str); 2] = [("Complete", "SuccessCriteriaMet"), ("Failed",
 pub(super) fn update(out: &mut Out, new: &Value, old: &Value) {
     let at = FieldPath::root("status");
     let conditions = at.child("conditions");
-    let mut bad = |message: String| out.push(FieldError::invalid(&conditions, child(child(new, "status"), "conditions").clone(), message));
+    let mut bad = |message: String| {
+        out.push(FieldError::invalid(&conditions, child(child(new, "status"), "conditions").clone(), message))
+    };
     let changed = |condition: &str| is(new, condition) != is(old, condition);
     for (a, b) in EXCLUSIVE {
         if is(new, a) && is(new, b) && (changed(a) || changed(b)) {
@@ -48,7 +50,11 @@ pub(super) fn update(out: &mut Out, new: &Value, old: &Value) {
     if finished(new) && !finished(old) {
         for field in ["active", "ready", "terminating"] {
             if let Some(count) = child(status, field).as_i64().filter(|n| *n > 0) {
-                out.push(FieldError::invalid(&at.child(field), count, format!("{field}>0 is invalid for finished job")));
+                out.push(FieldError::invalid(
+                    &at.child(field),
+                    count,
+                    format!("{field}>0 is invalid for finished job"),
+                ));
             }
         }
         if child(status, "startTime").is_null() {
@@ -61,7 +67,11 @@ pub(super) fn update(out: &mut Out, new: &Value, old: &Value) {
     }
     if !is(new, "Complete") && !child(status, "completionTime").is_null() && child(before, "completionTime").is_null() {
         let value = child(status, "completionTime").clone();
-        out.push(FieldError::invalid(&time, value, "cannot set completionTime when there is no Complete=True condition"));
+        out.push(FieldError::invalid(
+            &time,
+            value,
+            "cannot set completionTime when there is no Complete=True condition",
+        ));
     }
 }
 
@@ -86,7 +96,9 @@ mod tests {
         assert!(found(of(&["SuccessCriteriaMet", "Complete"]), json!({})).is_empty());
         assert!(found(json!({"conditions": [{"type": "Custom", "status": "True"}]}), json!({})).is_empty());
         assert!(found(of(&["Complete"]), json!({})).iter().any(|e| e.contains("without the SuccessCriteriaMet")));
-        assert!(found(of(&["Complete", "Failed"]), json!({})).iter().any(|e| e.contains("Complete=True and Failed=True")));
+        assert!(
+            found(of(&["Complete", "Failed"]), json!({})).iter().any(|e| e.contains("Complete=True and Failed=True"))
+        );
         assert!(found(json!({}), of(&["Complete"])).iter().any(|e| e.contains("cannot disable the Complete")));
         assert!(found(of(&["Complete"]), of(&["Complete"])).is_empty(), "what was so before is tolerated");
         let mut active = of(&["SuccessCriteriaMet", "Complete"]);

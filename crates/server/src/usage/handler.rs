@@ -83,7 +83,8 @@ impl Server {
         if !list {
             let (namespace, name) = (&inbound.info.namespace, inbound.info.path_name());
             let shown = if kind.namespaced { format!("{namespace}/{name}") } else { name.to_owned() };
-            let one = found.first().ok_or_else(|| ApiError::not_found(GROUP, &kind.kind.to_ascii_lowercase(), &shown))?;
+            let one =
+                found.first().ok_or_else(|| ApiError::not_found(GROUP, &kind.kind.to_ascii_lowercase(), &shown))?;
             return self.present_value(inbound, kind, one, accept, StatusCode::OK);
         }
         let metadata = json!({});
