@@ -161,7 +161,8 @@ fn pods_and_services_are_reached_by_names_numbers_and_schemes() {
         w.ns.eventually(&path, || {
             let got = w.ask("GET", &format!("{path}/"), &[], "");
             if got.status == 200 {
-                Ok(assert_eq!(got.body, says, "{path}"))
+                let _: () = assert_eq!(got.body, says, "{path}");
+                Ok(())
             } else {
                 Err(format!("{} {}", got.status, got.body))
             }

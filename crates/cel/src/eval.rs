@@ -292,11 +292,10 @@ impl<'a, 'b> Evaluator<'a, 'b> {
             if name == "authorizer" && field == "requestResource" {
                 return self.ident("authorizer.requestResource");
             }
-            if name == "google" || name == "net" || name == "kubernetes" {
-                if let Some(whole) = dotted(expr).filter(|n| is_type_name(n)) {
+            if (name == "google" || name == "net" || name == "kubernetes")
+                && let Some(whole) = dotted(expr).filter(|n| is_type_name(n)) {
                     return Ok(Val::Type(whole.into()));
                 }
-            }
         }
         if let Some(whole) = dotted(expr).filter(|n| n.starts_with("google.protobuf.") && is_type_name(n)) {
             return Ok(Val::Type(whole.into()));

@@ -231,7 +231,7 @@ impl Parser {
             }
             if count > 0 {
                 let operand = self.member()?;
-                if count % 2 == 0 {
+                if count.is_multiple_of(2) {
                     return Ok(operand);
                 }
                 let kind = if sign == "!" { Kind::Not(Box::new(operand)) } else { Kind::Negate(Box::new(operand)) };

@@ -170,7 +170,7 @@ async fn live(shared: Arc<Shared>, manager: Arc<Manager>, cluster: Cluster, stop
         shared.node.on_change(move |c| {
             if let Change::Deleted(_) = c {
                 deleted.notify_one();
-            } else if register::doubted(c.object()) {
+            } else if register::doubted(c.object()) || register::resized(c) {
                 doubt.notify_one();
             }
         });

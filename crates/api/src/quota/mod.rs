@@ -68,11 +68,12 @@ pub fn concerns(kind: &Kind, occasion: Occasion) -> bool {
     if !kind.namespaced || UNCOUNTED.contains(&(&*kind.storage_group, &*kind.plural)) {
         return false;
     }
-    match (occasion, &*kind.group, &*kind.plural) {
-        (Occasion::Create, ..) | (Occasion::Update, "", "services" | "persistentvolumeclaims") => true,
-        (Occasion::Resize, "", "pods") => true,
-        _ => false,
-    }
+    matches!(
+        (occasion, &*kind.group, &*kind.plural),
+        (Occasion::Create, ..)
+            | (Occasion::Update, "", "services" | "persistentvolumeclaims")
+            | (Occasion::Resize, "", "pods")
+    )
 }
 
 /// What an object uses. `now` decides whether a Pod that is being deleted has outlived its grace.

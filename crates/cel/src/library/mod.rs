@@ -35,11 +35,10 @@ pub(crate) fn call<'a>(evaluator: &Evaluator<'a, '_>, name: &str, member: bool, 
     if let Some(result) = found {
         return result;
     }
-    if name.starts_with("optional.") || matches!(args.first(), Some(Val::Optional(_))) || name == "unwrapOpt" {
-        if let Some(result) = optional(name, args) {
+    if (name.starts_with("optional.") || matches!(args.first(), Some(Val::Optional(_))) || name == "unwrapOpt")
+        && let Some(result) = optional(name, args) {
             return result;
         }
-    }
     let all = [
         convert::call,
         strings::call,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use caravel_client::Change;
 use caravel_runtime as rt;
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
@@ -63,8 +64,12 @@ impl Keeper {
             .is_none_or(|(w, at)| !same(w, &new) || at.elapsed() >= self.shared.config.status_interval);
         // The cluster may have judged a node that was silent for a while, or have been given a new Node.
         let due = due || self.shared.node.list().first().is_some_and(|n| doubted(n) || is_blank(n));
+        let known = self.shared.node.list().into_iter().next();
+        let given = known.as_ref().and_then(|n| n.status.as_ref()).map(|s| extended(s, &new)).unwrap_or_default();
+        let due = due || !given.is_empty();
         if due {
-            let patch = json!({"status": patch(&new)});
+            let mut patch = json!({"status": patch(&new)});
+            given.into_iter().for_each(|(name, value)| patch["status"]["allocatable"][name] = value);
             let api: Api<Node> = Api::all(self.shared.client.clone());
             let name = &self.shared.config.node_name;
             match api.patch_status(name, &PatchParams::default(), &Patch::Strategic(patch)).await {
@@ -115,6 +120,12 @@ pub fn doubted(node: &Node) -> bool {
     conditions.into_iter().any(|c| c.status == "Unknown")
 }
 
+/// Whether somebody advertised a resource, or took one away.
+pub fn resized(change: &Change<Node>) -> bool {
+    let capacity = |n: &Node| n.status.as_ref().and_then(|s| s.capacity.clone());
+    matches!(change, Change::Updated { old, new } if capacity(old) != capacity(new))
+}
+
 /// Whether nothing was told of the node yet.
 fn is_blank(node: &Node) -> bool {
     node.status.as_ref().is_none_or(|s| s.conditions.iter().flatten().next().is_none())
@@ -128,6 +139,27 @@ fn same(a: &NodeStatus, b: &NodeStatus) -> bool {
         s
     };
     strip(a) == strip(b)
+}
+
+/// What `allocatable` must say of extended resources, where it says something else: whoever advertises one for a node
+/// writes only its capacity, and takes it away there. None stands for what must go.
+fn extended(known: &NodeStatus, ours: &NodeStatus) -> Vec<(String, Value)> {
+    let is_extended = |name: &str| {
+        name.contains('/')
+            && !name.starts_with("kubernetes.io/")
+            && !ours.capacity.as_ref().is_some_and(|c| c.contains_key(name))
+    };
+    let (capacity, allocatable) =
+        (known.capacity.clone().unwrap_or_default(), known.allocatable.clone().unwrap_or_default());
+    let more = capacity
+        .iter()
+        .filter(|(name, value)| is_extended(name) && allocatable.get(*name) != Some(value))
+        .map(|(name, value)| (name.clone(), json!(value)));
+    let gone = allocatable
+        .keys()
+        .filter(|name| is_extended(name) && !capacity.contains_key(*name))
+        .map(|name| (name.clone(), Value::Null));
+    more.chain(gone).collect()
 }
 
 /// As a patch: the lists that are merged by key but are ours alone replace what is there.
@@ -255,4 +287,23 @@ fn conditions(h: &Health, old: &[NodeCondition], now: i64) -> Vec<NodeCondition>
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn extended_resources_follow_the_capacity_that_somebody_wrote() {
+        let node = |v: Value| serde_json::from_value::<NodeStatus>(v).unwrap();
+        let ours = node(json!({"capacity": {"cpu": "2"}, "allocatable": {"cpu": "2"}}));
+        let advertised = node(json!({"capacity": {"cpu": "2", "a.com/x": "4"}, "allocatable": {"cpu": "2"}}));
+        assert_eq!(extended(&advertised, &ours), [("a.com/x".to_owned(), json!("4"))]);
+        let taken = node(json!({"capacity": {"cpu": "2"}, "allocatable": {"cpu": "2", "a.com/x": "4"}}));
+        assert_eq!(extended(&taken, &ours), [("a.com/x".to_owned(), Value::Null)]);
+        let settled =
+            node(json!({"capacity": {"cpu": "2", "a.com/x": "4"}, "allocatable": {"cpu": "2", "a.com/x": "4"}}));
+        assert_eq!(extended(&settled, &ours), []);
+    }
 }

@@ -114,7 +114,7 @@ fn plural<T>(all: &[T], one: &str) -> String {
     if all.len() == 1 { one.to_owned() } else { format!("{one}s") }
 }
 
-fn sorted<'a>(mut all: Vec<&'a str>) -> Vec<&'a str> {
+fn sorted(mut all: Vec<&str>) -> Vec<&str> {
     all.sort_unstable();
     all.dedup();
     all

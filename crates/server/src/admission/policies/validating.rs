@@ -88,7 +88,7 @@ impl Denied {
         };
         let mut error = request.forbidden(&message);
         error.code = code;
-        error.reason = reason.into();
+        error.reason = reason;
         error.with_cause("", message, "")
     }
 }
