@@ -11,8 +11,8 @@ mod plane;
 mod podnet;
 mod raw;
 mod registry;
-pub mod webhooks;
 mod stand_in;
+pub mod webhooks;
 mod websocket;
 mod wire;
 
@@ -26,8 +26,8 @@ pub use plane::{ControlPlane, client};
 pub use podnet::{Asked, Net, Said, Serving};
 pub use raw::{Answer, Raw};
 pub use registry::Registry;
-pub use websocket::websocket;
 pub use stand_in::StandIn;
+pub use websocket::websocket;
 pub use wire::{Watch, Wire, block_on, error_line, json_path};
 
 use serde_json::Value;

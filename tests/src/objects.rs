@@ -223,7 +223,7 @@ pub struct Events {
 
 impl Events {
     /// The next event; bookmarks are left out.
-    pub fn next(&mut self) -> (String, Value) {
+    pub fn advance(&mut self) -> (String, Value) {
         loop {
             let Some(mut event) = self.watch.next(PATIENCE) else {
                 panic!("the watch told no more after {:#?}", self.seen);
@@ -241,7 +241,7 @@ impl Events {
     /// Reads until an event of this type is as wanted.
     pub fn until(&mut self, kind: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         loop {
-            let (type_, object) = self.next();
+            let (type_, object) = self.advance();
             if type_ == kind && wanted(&object) {
                 return object;
             }

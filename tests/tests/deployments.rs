@@ -184,7 +184,7 @@ fn recreate_never_runs_old_and_new_together() {
     let mut running: BTreeSet<String> = old.into_iter().collect();
     let mut new = 0;
     while new < 2 {
-        let (kind, pod) = watch.next();
+        let (kind, pod) = watch.advance();
         let ended = matches!(pod["status"]["phase"].as_str(), Some("Failed" | "Succeeded"));
         if kind == "DELETED" || ended {
             running.remove(name_of(&pod));

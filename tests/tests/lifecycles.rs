@@ -5,12 +5,15 @@
 use caravel_tests::{Namespace, Objects, name_of, pod_of, sleeper};
 use serde_json::{Value, json};
 
+/// Alters an object, and tells whether it was altered.
+type Change<'a> = (&'a dyn Fn(&mut Value), &'a dyn Fn(&Value) -> bool);
+
 /// What every kind owes: `make` gives an object of a name, `change` alters its spec so that the change can be seen with `changed`.
 struct Kind<'a> {
     objects: Objects,
     label: &'a str,
     make: &'a dyn Fn(&str) -> Value,
-    change: Option<(&'a dyn Fn(&mut Value), &'a dyn Fn(&Value) -> bool)>,
+    change: Option<Change<'a>>,
 }
 
 fn labelled(mut object: Value, label: &str, name: &str) -> Value {

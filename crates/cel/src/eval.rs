@@ -293,9 +293,10 @@ impl<'a, 'b> Evaluator<'a, 'b> {
                 return self.ident("authorizer.requestResource");
             }
             if (name == "google" || name == "net" || name == "kubernetes")
-                && let Some(whole) = dotted(expr).filter(|n| is_type_name(n)) {
-                    return Ok(Val::Type(whole.into()));
-                }
+                && let Some(whole) = dotted(expr).filter(|n| is_type_name(n))
+            {
+                return Ok(Val::Type(whole.into()));
+            }
         }
         if let Some(whole) = dotted(expr).filter(|n| n.starts_with("google.protobuf.") && is_type_name(n)) {
             return Ok(Val::Type(whole.into()));

@@ -134,10 +134,9 @@ fn kind_at(node: Node<'_>, name: &str, depth: usize) -> Arc<Shape> {
         },
         Type::Object if node.preserves_unknown() => ShapeKind::Any,
         Type::Object => {
-            let fields = node.fields().filter_map(|(raw, child)| {
-                let escaped = raw.to_owned();
-                let shape = kind_at(child, &format!("{name}.{escaped}"), depth + 1);
-                Some((escaped, Field { name: raw.to_owned(), shape, required: child.is_required() }))
+            let fields = node.fields().map(|(raw, child)| {
+                let shape = kind_at(child, &format!("{name}.{raw}"), depth + 1);
+                (raw.to_owned(), Field { name: raw.to_owned(), shape, required: child.is_required() })
             });
             ShapeKind::Object(Fields { name: name.to_owned(), fields: fields.collect() })
         }

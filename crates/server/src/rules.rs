@@ -19,7 +19,9 @@ fn tidy(object: &mut Value) {
     let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
     for field in ["finalizers", "ownerReferences", "labels", "annotations"] {
         let empty = meta.get(field).is_some_and(|v| {
-            v.is_null() || v.as_array().is_some_and(Vec::is_empty) || v.as_object().is_some_and(serde_json::Map::is_empty)
+            v.is_null()
+                || v.as_array().is_some_and(Vec::is_empty)
+                || v.as_object().is_some_and(serde_json::Map::is_empty)
         });
         if empty {
             meta.remove(field);

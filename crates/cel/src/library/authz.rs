@@ -26,7 +26,7 @@ fn on_check<'a>(evaluator: &Evaluator<'a, '_>, name: &str, check: &Check, rest: 
     let texts: Vec<&str> = rest.iter().filter_map(Val::as_str).collect();
     let mut next = check.clone();
     match (name, texts.as_slice()) {
-        ("path", [path]) if path.is_empty() => return Some(fail("path must not be empty")),
+        ("path", [""]) => return Some(fail("path must not be empty")),
         ("path", [path]) => next.path = Some((*path).to_owned()),
         ("group", [group]) => next.group = (*group).to_owned(),
         ("serviceAccount", [namespace, name]) => next.account = Some(((*namespace).to_owned(), (*name).to_owned())),

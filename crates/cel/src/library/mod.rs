@@ -36,9 +36,10 @@ pub(crate) fn call<'a>(evaluator: &Evaluator<'a, '_>, name: &str, member: bool, 
         return result;
     }
     if (name.starts_with("optional.") || matches!(args.first(), Some(Val::Optional(_))) || name == "unwrapOpt")
-        && let Some(result) = optional(name, args) {
-            return result;
-        }
+        && let Some(result) = optional(name, args)
+    {
+        return result;
+    }
     let all = [
         convert::call,
         strings::call,

@@ -109,6 +109,9 @@ impl Aggregation {
 
 type Groups = Vec<(String, Vec<Value>)>;
 
+/// A group with its priority, and its versions with theirs.
+type Ranked = (i64, String, Vec<(i64, Value)>);
+
 /// Puts foreign versions among this server's own, and the groups in the order of their priorities. A foreign version stands
 /// in place of an own one of the same name.
 fn merge(
@@ -118,7 +121,7 @@ fn merge(
     entry: impl Fn(&Foreign) -> Value,
 ) -> Groups {
     let version_of = |value: &Value| value["version"].as_str().unwrap_or_default().to_owned();
-    let mut groups: Vec<(i64, String, Vec<(i64, Value)>)> = vec![];
+    let mut groups: Vec<Ranked> = vec![];
     for (name, versions) in own {
         let name = name.as_str().unwrap_or_default().to_owned();
         let custom = kinds.iter().filter(|k| k.group == name).all(|k| k.is_custom());

@@ -18,6 +18,9 @@ use std::time::Duration;
 /// How long one look at an aggregated server may take.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// How TLS to the server is spoken, or why it cannot be.
+type MadeTls = Result<Arc<ClientConfig>, String>;
+
 /// What is known of an aggregated server.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
@@ -44,7 +47,7 @@ pub struct Remote {
     pub(super) place: Place,
     pki: Arc<Pki>,
     /// TLS, and the front proxy's certificate that it was made with.
-    tls: RwLock<Option<(String, Result<Arc<ClientConfig>, String>)>>,
+    tls: RwLock<Option<(String, MadeTls)>>,
     pub(super) known: Mutex<Known>,
     /// Told when it should be looked at again soon.
     pub(super) doubt: tokio::sync::Notify,

@@ -90,7 +90,8 @@ impl Server {
         {
             return Ok((before.clone(), after.clone()));
         }
-        let mut before = kept.after.take().filter(|(_, at)| (APART..STALE).contains(&at.elapsed())).map(|(page, _)| page);
+        let mut before =
+            kept.after.take().filter(|(_, at)| (APART..STALE).contains(&at.elapsed())).map(|(page, _)| page);
         if before.is_none() {
             before = Some(self.read_node(node).await?);
             tokio::time::sleep(APART).await;
@@ -107,9 +108,13 @@ impl Server {
     }
 
     async fn read_node(&self, node: &str) -> Result<Arc<Page>, ApiError> {
-        let bytes = tokio::time::timeout(PATIENCE, self.node_page(node, "/metrics/resource"))
-            .await
-            .map_err(|_| ApiError::service_unavailable(format!("node {node:?} did not tell its metrics within {} s", PATIENCE.as_secs())))??;
+        let bytes =
+            tokio::time::timeout(PATIENCE, self.node_page(node, "/metrics/resource")).await.map_err(|_| {
+                ApiError::service_unavailable(format!(
+                    "node {node:?} did not tell its metrics within {} s",
+                    PATIENCE.as_secs()
+                ))
+            })??;
         let now = self.config.clock.now().as_millisecond();
         Ok(Arc::new(page::parse(&String::from_utf8_lossy(&bytes), now)))
     }

@@ -29,11 +29,14 @@ pub struct Page {
 /// One line: name, labels, value, and the time in milliseconds if there is one.
 type Sample<'a> = (&'a str, BTreeMap<String, String>, f64, Option<i64>);
 
+/// CPU seconds with their time, and bytes of memory, as far as they were read.
+type Half = (Option<(f64, i64)>, Option<f64>);
+
 /// Reads the text format. Lines that make no sense are left out: a node may run another version.
 pub fn parse(text: &str, read_at: i64) -> Page {
     let mut page = Page { at: read_at, ..Page::default() };
     let (mut node_cpu, mut node_memory) = (None, None);
-    let mut half: BTreeMap<(String, String, String), (Option<(f64, i64)>, Option<f64>)> = BTreeMap::new();
+    let mut half: BTreeMap<(String, String, String), Half> = BTreeMap::new();
     for (name, mut labels, value, at) in text.lines().filter_map(sample) {
         let at = at.unwrap_or(read_at);
         let mut container = || {

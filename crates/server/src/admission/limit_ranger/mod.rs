@@ -21,11 +21,12 @@ impl Plugin for LimitRanger {
         if !request.kind.group.is_empty() {
             return false;
         }
-        match (request.operation, &*request.kind.plural, request.subresource.as_str()) {
-            (Operation::Create, "pods" | "persistentvolumeclaims", "") => true,
-            (Operation::Update, "pods", "resize") | (Operation::Update, "persistentvolumeclaims", "") => true,
-            _ => false,
-        }
+        matches!(
+            (request.operation, &*request.kind.plural, request.subresource.as_str()),
+            (Operation::Create, "pods" | "persistentvolumeclaims", "")
+                | (Operation::Update, "pods", "resize")
+                | (Operation::Update, "persistentvolumeclaims", "")
+        )
     }
 
     fn mutate<'a>(&'a self, request: &'a mut Request, context: &'a Context<'a>) -> BoxFuture<'a, Result<(), ApiError>> {
