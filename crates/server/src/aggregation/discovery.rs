@@ -64,7 +64,12 @@ impl Aggregation {
         let entry = |one: &Foreign| {
             let freshness = if one.known.available { "Current" } else { "Stale" };
             let resources = one.known.resources.as_ref().map(|list| resources(list, &one.group, &one.version));
-            json!({"version": one.version, "freshness": freshness, "resources": resources.unwrap_or_default()})
+            let mut entry = json!({"version": one.version, "freshness": freshness});
+            // What is not known is left out: client libraries take null for an error.
+            if let Some(resources) = resources {
+                entry["resources"] = resources;
+            }
+            entry
         };
         let own = document["items"].as_array().cloned().unwrap_or_default();
         let own = own.into_iter().map(|item| (item["metadata"]["name"].clone(), item["versions"].clone()));

@@ -269,13 +269,14 @@ fn next_attribute(tag: &[u8], mut at: usize) -> Option<Attribute> {
     let space = |c: u8| c.is_ascii_whitespace();
     loop {
         let start = skip(at, |c| c.is_ascii_whitespace() || c == b'/');
-        let end = skip(start, |c| !c.is_ascii_whitespace() && !matches!(c, b'=' | b'>' | b'/'));
+        // An `=` that begins a name is part of it (HTML, "before attribute name state").
+        let first = start + usize::from(tag.get(start) == Some(&b'='));
+        let end = skip(first, |c| !c.is_ascii_whitespace() && !matches!(c, b'=' | b'>' | b'/'));
         if tag.get(start).is_none_or(|c| *c == b'>') {
             return None;
         }
         let equals = skip(end, space);
         if tag.get(equals) != Some(&b'=') {
-            // A lone `=` must not stop the walk.
             at = equals.max(start + 1);
             continue;
         }
