@@ -174,12 +174,15 @@ fn an_index_is_failed_by_policy() {
 #[test]
 fn too_many_failed_indexes_end_the_job() {
     let w = World::new("jmaxfail");
-    let spec = json!({"completions": 4, "parallelism": 4, "completionMode": INDEXED, "backoffLimitPerIndex": 0, "maxFailedIndexes": 0});
-    w.jobs.create(&job("j", &format!("[ $JOB_COMPLETION_INDEX = 0 ] && exit 1; {SLEEP}"), "Never", spec));
+    // One at a time: what else ran would be killed, and count as failed or not as it happens.
+    let spec = json!({"completions": 4, "parallelism": 1, "completionMode": INDEXED, "backoffLimitPerIndex": 0, "maxFailedIndexes": 0});
+    w.jobs.create(&job("j", "exit 1", "Never", spec));
     let failed = w.ends("j", "Failed");
     assert_eq!(reason(&failed, "Failed"), "MaxFailedIndexesExceeded");
     assert_eq!(reason(&failed, "FailureTarget"), "MaxFailedIndexesExceeded");
     assert_eq!(failed["status"]["failedIndexes"], "0");
+    assert_eq!(failed["status"]["completedIndexes"].as_str().unwrap_or_default(), "");
+    assert_eq!((count(&failed, "failed"), count(&failed, "succeeded")), (1, 0), "the others never ran");
     assert_eq!((count(&failed, "active"), count(&failed, "terminating")), (0, 0));
 }
 

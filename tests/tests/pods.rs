@@ -197,7 +197,8 @@ prints! {
         "tr '\\0' '\\n' < /proc/1/environ | grep secret-1 | sort" => "#@!a.b data-1=secret-1\n$_-1data-1=secret-1\n1-data-1=secret-1\n";
     privilege_does_not_grow: {}, {"securityContext":{"allowPrivilegeEscalation":false,"runAsUser":1000}},
         "id -u; grep NoNewPrivs /proc/self/status" => "1000\nNoNewPrivs:\t1\n";
-    output_is_logged: {}, {}, "echo 'Hello World'; echo error >&2" => "Hello World\nerror\n";
+    output_is_logged: {}, {}, "echo 'Hello World'" => "Hello World\n";
+    errors_are_logged: {}, {}, "echo error >&2" => "error\n";
 }
 
 // Who the process is and what it may do.

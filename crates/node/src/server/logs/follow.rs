@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use caravel_runtime::{ContainerState, Event, EventStream};
@@ -24,10 +25,24 @@ use super::{Options, tail};
 const CHUNK: usize = 64 << 10;
 /// A line longer than this is not one that a runtime wrote (containerd's limit is 16 KiB).
 const MAX_LINE: usize = 1 << 20;
+/// How long a file that is not there is waited for, in looks.
+const ROTATION_LOOKS: usize = 25;
+const ROTATION_LOOK: Duration = Duration::from_millis(20);
 /// Parts that wait for the client.
 const AHEAD: usize = 4;
 
 type Parts = mpsc::Sender<Result<Bytes, io::Error>>;
+
+/// Opens a log file. While it is rotated there is none for a moment: it was set aside, and the runtime opens the next.
+async fn opened(path: &Path) -> io::Result<File> {
+    for _ in 0..ROTATION_LOOKS {
+        match File::open(path).await {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => tokio::time::sleep(ROTATION_LOOK).await,
+            other => return other,
+        }
+    }
+    File::open(path).await
+}
 
 /// Opens the log, so that an error can still be told, and reads it into parts.
 pub(super) async fn start(
@@ -125,7 +140,7 @@ struct Log {
 
 impl Log {
     async fn open(path: PathBuf, options: &Options) -> io::Result<Self> {
-        let mut file = File::open(&path).await?;
+        let mut file = opened(&path).await?;
         let meta = file.metadata().await?;
         if let Some(lines) = options.tail {
             let mut blocking = file.try_clone().await?.into_std().await;
@@ -184,7 +199,7 @@ impl Log {
     }
 
     async fn reopen(&mut self) -> io::Result<()> {
-        self.file = File::open(&self.path).await?;
+        self.file = opened(&self.path).await?;
         self.inode = self.file.metadata().await?.ino();
         self.pending.clear();
         Ok(())
