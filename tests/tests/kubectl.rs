@@ -168,12 +168,12 @@ fn a_cordoned_node_takes_no_new_pod() {
     let name = format!("fake-{}", ns.name);
     let size = r#"{"cpu":"4","memory":"4Gi","pods":"10"}"#;
     ns.create(&format!(
-        r#"{{"apiVersion":"v1","kind":"Node","metadata":{{"name":"{name}","labels":{{"pick":"{name}"}}}},"status":{{"capacity":{size},"allocatable":{size}}}}}"#
+        r#"{{"apiVersion":"v1","kind":"Node","metadata":{{"name":"{name}","labels":{{"pick":"{name}"}}}},"spec":{{"taints":[{{"key":"fake","effect":"NoSchedule"}}]}},"status":{{"capacity":{size},"allocatable":{size}}}}}"#
     ));
     ns.ok(&["cordon", &name]);
     assert!(ns.ok(&["get", "node", &name]).contains("SchedulingDisabled"));
     let tolerant = format!(
-        "spec:\n  nodeSelector: {{ pick: {name} }}\n  tolerations: [{{ key: node.kubernetes.io/not-ready, operator: Exists }}]"
+        "spec:\n  nodeSelector: {{ pick: {name} }}\n  tolerations: [{{ key: node.kubernetes.io/not-ready, operator: Exists }}, {{ key: fake, operator: Exists }}]"
     );
     ns.create(&pod("p", "command: [sleep, '1']").replace("spec:", &tolerant));
     ns.until("pod/p", "{.status.conditions[?(@.type=='PodScheduled')].reason}", "Unschedulable");
