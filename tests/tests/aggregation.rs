@@ -42,13 +42,18 @@ impl Orchard {
         if path.ends_with("/flunders/elsewhere") {
             return Reply::Plain(302, vec![("location".into(), "https://evil.example/".into())], vec![]);
         }
-        let rest = path.split("/flunders").nth(1);
+        // Objects are kept by namespace: the namespace controller lists and deletes what it finds in any namespace that ends.
+        let (place, rest) = match path.split_once("/flunders") {
+            Some((place, rest)) => (place.to_owned(), Some(rest)),
+            None => (String::new(), None),
+        };
+        let key = |name: &str| format!("{place}/{}", name.trim_start_matches('/'));
         let mut objects = self.objects.lock().unwrap();
         match (call.method.as_str(), rest) {
             ("POST", Some("")) => {
                 let mut object = call.body.clone();
                 object["metadata"]["uid"] = json!("1");
-                objects.insert(object["metadata"]["name"].as_str().unwrap().to_owned(), object.clone());
+                objects.insert(key(object["metadata"]["name"].as_str().unwrap()), object.clone());
                 Reply::Plain(
                     201,
                     vec![("content-type".into(), "application/json".into())],
@@ -56,12 +61,14 @@ impl Orchard {
                 )
             }
             ("GET", Some("")) => {
-                let items: Vec<&Value> = objects.values().collect();
+                let here = key("");
+                let items: Vec<&Value> =
+                    objects.iter().filter(|(key, _)| key.starts_with(&here)).map(|(_, v)| v).collect();
                 Reply::Json(
                     json!({"kind": "FlunderList", "apiVersion": format!("{}/v1alpha1", self.group), "metadata": {}, "items": items}),
                 )
             }
-            ("GET", Some(name)) => match objects.get(name.trim_start_matches('/')) {
+            ("GET", Some(name)) => match objects.get(&key(name)) {
                 Some(object) => Reply::Json(object.clone()),
                 None => Reply::Plain(
                     404,
@@ -71,7 +78,7 @@ impl Orchard {
                 ),
             },
             ("DELETE", Some(name)) => {
-                objects.remove(name.trim_start_matches('/'));
+                objects.remove(&key(name));
                 Reply::Json(json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
             }
             _ => Reply::Plain(404, vec![], vec![]),
@@ -157,7 +164,6 @@ fn header<'a>(call: &'a Call, name: &str) -> Vec<&'a str> {
 }
 
 #[test]
-#[ignore = "in two of four full runs the object was gone from the other server at once; who deletes it is not found yet (ARCHITECTURE.md)"]
 fn another_server_answers_its_group() {
     let world = World::new("agg");
     assert_eq!(world.ns.wire().get(&world.flunders()).0, 404);

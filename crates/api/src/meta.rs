@@ -178,6 +178,22 @@ pub fn extract<'a>(json: &'a [u8], paths: &[&[Cow<'_, str>]]) -> Result<Extract<
     Ok(out)
 }
 
+/// The bytes of one field at the top of the JSON of a stored object; `None` when it is not there (or the bytes are no object).
+pub fn member<'a>(json: &'a [u8], field: &str) -> Option<&'a [u8]> {
+    let mut found = None;
+    let mut scan = Scan::new(json);
+    scan.object_until(|scan, key| {
+        let begin = scan.position();
+        scan.skip()?;
+        if key == field {
+            found = json.get(begin..scan.position()).map(<[u8]>::trim_ascii);
+        }
+        Ok(found.is_none())
+    })
+    .ok()?;
+    found
+}
+
 fn first_is(path: &[Cow<'_, str>], key: &str) -> bool {
     path.first().is_some_and(|step| step == key)
 }
@@ -329,6 +345,16 @@ mod tests {
 
     fn path(text: &'static str) -> Vec<Cow<'static, str>> {
         text.split('.').map(Cow::from).collect()
+    }
+
+    #[test]
+    fn a_member_is_cut_out_as_it_stands() {
+        let json = br#"{"kind":"X", "metadata": {"name":"a\"}","n":[1,{"metadata":2}]} ,"value":true}"#;
+        assert_eq!(member(json, "metadata"), Some(&br#"{"name":"a\"}","n":[1,{"metadata":2}]}"#[..]));
+        assert_eq!(member(json, "value"), Some(&b"true"[..]));
+        assert_eq!(member(json, "name"), None);
+        assert_eq!(member(b"[1]", "name"), None);
+        assert_eq!(member(b"{\"a\":", "a"), None);
     }
 
     #[test]

@@ -100,6 +100,8 @@ fn server_config(instance: &Instance, advertise: IpAddr) -> Config {
 /// The API server with its store and listeners.
 struct Plane {
     server: Arc<Server>,
+    /// Whose informers the components of the control plane share.
+    reader: Cluster,
     stop: CancellationToken,
     serving: JoinSet<Result<()>>,
 }
@@ -110,6 +112,8 @@ impl Plane {
         let server = Server::open(config, store).await.context("the API server could not be started")?;
         let kubeconfig = server.admin_kubeconfig(&format!("https://127.0.0.1:{}", instance.port));
         instance::write_whole(&instance::kubeconfig_path(&instance.dir), kubeconfig.as_bytes())?;
+        let loopback = server.local(Arc::new(UserInfo::system_masters("system:apiserver")));
+        let reader = Cluster::new(kube::Client::new(loopback, "default"), "informers");
         let stop = CancellationToken::new();
         let mut serving = JoinSet::new();
         for address in listen {
@@ -119,18 +123,22 @@ impl Plane {
             let (server, stop) = (server.clone(), stop.clone());
             serving.spawn(async move { Ok(server.serve(listener, stop).await?) });
         }
-        Ok(Plane { server, stop, serving })
+        Ok(Plane { server, reader, stop, serving })
     }
 
-    /// A component's view of the cluster, with no socket between.
+    /// The view of a component that may see everything, with no socket between.
     fn cluster(&self, who: UserInfo, component: &str) -> Cluster {
-        let service = self.server.local(Arc::new(who));
-        Cluster::new(kube::Client::new(service, "default"), component)
+        self.reader.shared_with(self.client(who), component)
+    }
+
+    /// A client in the process.
+    fn client(&self, who: UserInfo) -> kube::Client {
+        kube::Client::new(self.server.local(Arc::new(who)), "default")
     }
 
     /// The administrator's client.
     fn admin(&self) -> kube::Client {
-        kube::Client::new(self.server.local(Arc::new(UserInfo::system_masters("kubernetes-admin"))), "default")
+        self.client(UserInfo::system_masters("kubernetes-admin"))
     }
 
     /// Publishes what nodes on other machines need to join.
@@ -222,7 +230,8 @@ fn spawn_node(
     let pki = plane.server.pki().clone();
     let certificate = serving::Certificate::open(pki, name, address)?;
     let who = UserInfo::new(format!("system:node:{name}"), &["system:nodes"]);
-    let (view, runtime, keep) = (plane.cluster(who, "kubelet"), containerd.dyn_runtime(), containerd.clone());
+    let (view, runtime, keep) =
+        (Cluster::new(plane.client(who), "kubelet"), containerd.dyn_runtime(), containerd.clone());
     let api = caravel_node::server::Config {
         node_name: name.to_owned(),
         serving: certificate.serving(),

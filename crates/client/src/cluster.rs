@@ -41,17 +41,25 @@ impl ListSelector {
     }
 }
 
+/// The informers of one process, whoever asked for them first.
+struct Informers {
+    client: kube::Client,
+    running: Mutex<HashMap<(TypeId, ListSelector), Box<dyn Any + Send + Sync>>>,
+    stop: CancellationToken,
+    _guard: DropGuard,
+}
+
 struct Inner {
     client: kube::Client,
     component: String,
-    informers: Mutex<HashMap<(TypeId, ListSelector), Box<dyn Any + Send + Sync>>>,
+    informers: Arc<Informers>,
     stop: CancellationToken,
     _guard: DropGuard,
 }
 
 /// How a component sees the cluster. Cheap to clone; clones share informers.
 ///
-/// Dropping the last clone stops every informer started from it.
+/// Informers stop when the last view that shares them is dropped.
 #[derive(Clone)]
 pub struct Cluster {
     inner: Arc<Inner>,
@@ -61,13 +69,22 @@ impl Cluster {
     /// A view through `client`; `component` names the owner in events and logs.
     pub fn new(client: kube::Client, component: &str) -> Self {
         let stop = CancellationToken::new();
-        let inner = Inner {
-            client,
-            component: component.to_owned(),
-            informers: Mutex::default(),
-            _guard: stop.clone().drop_guard(),
-            stop,
-        };
+        let informers =
+            Informers { client: client.clone(), running: Mutex::default(), _guard: stop.clone().drop_guard(), stop };
+        Self::with(client, component, Arc::new(informers))
+    }
+
+    /// The view of another component of the same process: writes and one-off reads go through `client`, informers are
+    /// those of `self`. So an object is decoded and held once, however many components look at it; they must be
+    /// allowed to see what `self` sees.
+    pub fn shared_with(&self, client: kube::Client, component: &str) -> Self {
+        Self::with(client, component, self.inner.informers.clone())
+    }
+
+    fn with(client: kube::Client, component: &str, informers: Arc<Informers>) -> Self {
+        let stop = CancellationToken::new();
+        let guard = stop.clone().drop_guard();
+        let inner = Inner { client, component: component.to_owned(), informers, stop, _guard: guard };
         Cluster { inner: Arc::new(inner) }
     }
 
@@ -89,10 +106,11 @@ impl Cluster {
     /// The informer over the objects of a kind that `selector` picks, shared with every other caller
     /// that asked for the same kind and selector.
     pub fn informer_with<K: Object>(&self, selector: ListSelector) -> Informer<K> {
-        let mut informers = self.inner.informers.lock();
-        let slot = informers
+        let Informers { client, running, stop, .. } = &*self.inner.informers;
+        let mut running = running.lock();
+        let slot = running
             .entry((TypeId::of::<K>(), selector.clone()))
-            .or_insert_with(|| Box::new(Informer::<K>::start(self.client(), selector, self.inner.stop.child_token())));
+            .or_insert_with(|| Box::new(Informer::<K>::start(client.clone(), selector, stop.child_token())));
         slot.downcast_ref::<Informer<K>>()
             .cloned()
             .unwrap_or_else(|| unreachable!("the type is part of the slot's key"))

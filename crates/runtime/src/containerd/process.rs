@@ -128,6 +128,8 @@ pub fn start(config: &Config, programs: &Programs) -> Result<Process> {
             // the standard library's own pipe, which reports a failing exec.
             libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
             libc::umask(0o022);
+            // This program's heap does without huge pages, and that would go on to containers, which may want them.
+            libc::prctl(libc::PR_SET_THP_DISABLE, 0, 0, 0, 0);
             Ok(())
         });
     }

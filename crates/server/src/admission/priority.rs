@@ -120,11 +120,21 @@ fn keep(request: &mut Request) {
     }
 }
 
-/// The class marked `globalDefault`; of several the one with the lowest value, as upstream.
+/// The class marked `globalDefault`; of several the one with the lowest value, as upstream. Every Pod that is created asks, so
+/// only classes that can be it are decoded.
 async fn default_class(context: &Context<'_>) -> Result<Option<Value>, ApiError> {
-    let all = context.registry.objects("scheduling.k8s.io", "priorityclasses", "").await?;
-    Ok(all
-        .into_iter()
-        .filter(|class| class.get("globalDefault").and_then(Value::as_bool) == Some(true))
-        .min_by_key(|class| class.get("value").and_then(Value::as_i64).unwrap_or(0)))
+    let registry = context.registry;
+    let row = registry.row("scheduling.k8s.io", "priorityclasses")?;
+    let mut default: Option<Value> = None;
+    for entry in registry.entries(&row, "").await? {
+        if caravel_api::meta::member(&entry.value, "globalDefault") != Some(b"true") {
+            continue;
+        }
+        let class = registry.parse(&row, &entry)?;
+        let value = |class: &Value| class.get("value").and_then(Value::as_i64).unwrap_or(0);
+        if default.as_ref().is_none_or(|other| value(&class) < value(other)) {
+            default = Some(class);
+        }
+    }
+    Ok(default)
 }

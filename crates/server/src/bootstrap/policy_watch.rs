@@ -5,8 +5,10 @@ use crate::authz::rbac::{GROUP, PolicyKind};
 use crate::registry::{Registry, keys, store_error};
 use crate::server::Server;
 use caravel_api::kinds::Kind;
+use caravel_api::meta;
 use caravel_api::status::ApiError;
-use caravel_store::{At, Entry, Error as StoreError, EventKind, Revision};
+use caravel_store::{At, Entry, Error as StoreError, Event, EventKind, Revision};
+use std::borrow::Cow;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -126,11 +128,32 @@ async fn watch(
         for event in &batch.events {
             match event.kind {
                 EventKind::Deleted => remove(authorizer, kind, &event.entry),
-                // A Pod whose node and references stay the same is most of the traffic; putting it again is harmless.
+                _ if says_nothing_new(kind, event) => {}
                 _ => put(registry, authorizer, kind, &event.entry),
             }
         }
         *revision = batch.revision;
+    }
+}
+
+/// A Pod without a node, or one of whose node and specification are as before (its generation says so), is most of the traffic.
+fn says_nothing_new(kind: &Kind, event: &Event) -> bool {
+    if PolicyKind::of(&kind.plural).is_some() {
+        return false;
+    }
+    let marks = |entry: &Entry| {
+        let node: [Cow<'_, str>; 2] = ["spec".into(), "nodeName".into()];
+        let generation: [Cow<'_, str>; 2] = ["metadata".into(), "generation".into()];
+        let found = meta::extract(&entry.value, &[&node, &generation]).ok()?;
+        Some((found.values.first()?.as_deref().map(str::to_owned), found.values.get(1)?.as_deref().map(str::to_owned)))
+    };
+    if memchr::memmem::find(&event.entry.value, b"\"resourceClaimStatuses\"").is_some() {
+        return false;
+    }
+    let Some(now) = marks(&event.entry) else { return false };
+    match &event.prev {
+        None => now.0.is_none_or(|node| node.is_empty()),
+        Some(before) => now.1.is_some() && marks(before) == Some(now),
     }
 }
 

@@ -15,9 +15,10 @@ use caravel_api::table::{self, IncludeObject};
 use caravel_store::Entry;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Lists go out in pieces of about this many bytes.
-const PIECE: usize = 256 * 1024;
+const PIECE: usize = 64 * 1024;
 
 /// How rows of a table are made for a request.
 pub fn table_options(server: &Server, inbound: &Inbound, headers: bool) -> Result<table::Options, ApiError> {
@@ -127,28 +128,66 @@ impl Server {
             json!(kind.list_kind),
             json!(kind.api_version())
         );
-        let mut pieces = vec![];
         let total: usize = listed.entries.iter().map(|e| e.value.len()).sum();
-        let mut piece = BytesMut::with_capacity(PIECE.min(total + head.len() + 16));
-        piece.put_slice(head.as_bytes());
-        for (i, entry) in listed.entries.iter().enumerate() {
-            if i > 0 {
+        let mut items = Vec::with_capacity(listed.entries.len());
+        for entry in &listed.entries {
+            items.push(match self.registry.is_served_as_stored(kind, entry) {
+                true => Item::Stored(entry.clone()),
+                // What can fail does so before the answer begins.
+                false => Item::Made(self.registry.served(kind, entry)?),
+            });
+        }
+        let pieces = ListPieces { head: Some(head), items: items.into_iter(), whole: kind.is_custom(), first: true };
+        Ok(respond::with(StatusCode::OK, MediaType::Json.header(), Body::pieces(pieces, total as u64)))
+    }
+}
+
+/// An item of a list.
+enum Item {
+    Stored(Arc<Entry>),
+    Made(Bytes),
+}
+
+/// Makes the text of a list piece by piece.
+struct ListPieces {
+    /// What comes before the items; `None` once it is said.
+    head: Option<String>,
+    items: std::vec::IntoIter<Item>,
+    /// Items carry kind and apiVersion.
+    whole: bool,
+    first: bool,
+}
+
+impl Iterator for ListPieces {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.head.is_none() && self.items.as_slice().is_empty() {
+            return None;
+        }
+        let mut piece = BytesMut::with_capacity(PIECE + 4096);
+        piece.put_slice(self.head.take().unwrap_or_default().as_bytes());
+        for item in self.items.by_ref() {
+            if !std::mem::take(&mut self.first) {
                 piece.put_u8(b',');
             }
-            let bytes: Bytes = self.registry.served(kind, entry)?;
-            if kind.is_custom() {
-                piece.put_slice(&bytes);
+            let bytes = match &item {
+                Item::Stored(entry) => &entry.value,
+                Item::Made(bytes) => bytes,
+            };
+            if self.whole {
+                piece.put_slice(bytes);
             } else {
                 piece.put_u8(b'{');
-                piece.put_slice(&codec::item_tail(&bytes));
+                piece.put_slice(codec::item_tail(bytes));
             }
             if piece.len() >= PIECE {
-                pieces.push(piece.split().freeze());
-                piece.reserve(PIECE + 4096);
+                break;
             }
         }
-        piece.put_slice(b"]}\n");
-        pieces.push(piece.freeze());
-        Ok(respond::with(StatusCode::OK, MediaType::Json.header(), Body::pieces(pieces)))
+        if self.items.as_slice().is_empty() {
+            piece.put_slice(b"]}\n");
+        }
+        Some(piece.freeze())
     }
 }

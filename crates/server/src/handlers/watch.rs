@@ -208,8 +208,14 @@ impl Stream {
         match self.form {
             Form::Object => put(out, self.media, change, &registry.served(&self.kind, entry)?),
             Form::Metadata => {
-                let object = registry.parse(&self.kind, entry)?;
-                frame(out, change, partial(&object).to_string().as_bytes());
+                let stored = registry.plain(entry)?;
+                let metadata = caravel_api::meta::member(&stored, "metadata").unwrap_or(b"{}");
+                let partial = [
+                    &b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":"[..],
+                    metadata,
+                    b"}",
+                ];
+                frame(out, change, &partial.concat());
             }
             Form::Table => {
                 let object = registry.parse(&self.kind, entry)?;

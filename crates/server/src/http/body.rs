@@ -5,7 +5,6 @@ use caravel_api::status::ApiError;
 use futures::Stream;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -17,6 +16,9 @@ pub type RequestBody = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxErro
 
 type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send>>;
 
+/// Makes the pieces of a body.
+pub type Pieces = Box<dyn Iterator<Item = Bytes> + Send>;
+
 /// The body of an answer.
 #[derive(Default)]
 pub enum Body {
@@ -25,12 +27,12 @@ pub enum Body {
     Empty,
     /// One piece.
     Full(Bytes),
-    /// Several pieces of known total length, such as the items of a list.
+    /// Pieces that are made as they are sent, such as the items of a list: a long answer is never held whole.
     Pieces {
         /// What is still to be sent.
-        rest: VecDeque<Bytes>,
-        /// Its length in bytes.
-        left: u64,
+        rest: Pieces,
+        /// About how many bytes that is.
+        about: u64,
     },
     /// Pieces that come over time, such as a watch.
     Stream(Chunks),
@@ -39,11 +41,9 @@ pub enum Body {
 }
 
 impl Body {
-    /// A body of known pieces.
-    pub fn pieces(pieces: impl IntoIterator<Item = Bytes>) -> Self {
-        let rest: VecDeque<Bytes> = pieces.into_iter().filter(|piece| !piece.is_empty()).collect();
-        let left = rest.iter().map(|piece| piece.len() as u64).sum();
-        Self::Pieces { rest, left }
+    /// A body of pieces, of `about` bytes in all.
+    pub fn pieces(pieces: impl Iterator<Item = Bytes> + Send + 'static, about: u64) -> Self {
+        Self::Pieces { rest: Box::new(pieces.filter(|piece| !piece.is_empty())), about }
     }
 
     /// A body that comes over time.
@@ -56,8 +56,7 @@ impl Body {
         match self {
             Self::Empty => Some(0),
             Self::Full(bytes) => Some(bytes.len() as u64),
-            Self::Pieces { left, .. } => Some(*left),
-            Self::Stream(_) | Self::Through(_) => None,
+            Self::Pieces { .. } | Self::Stream(_) | Self::Through(_) => None,
         }
     }
 
@@ -104,13 +103,7 @@ impl http_body::Body for Body {
                 *this = Self::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Self::Pieces { rest, left } => match rest.pop_front() {
-                Some(piece) => {
-                    *left -= piece.len() as u64;
-                    Poll::Ready(Some(Ok(Frame::data(piece))))
-                }
-                None => Poll::Ready(None),
-            },
+            Self::Pieces { rest, .. } => Poll::Ready(rest.next().map(|piece| Ok(Frame::data(piece)))),
             Self::Stream(stream) => stream.as_mut().poll_next(cx).map(|next| next.map(|piece| piece.map(Frame::data))),
             Self::Through(body) => Pin::new(body).poll_frame(cx),
         }
@@ -201,9 +194,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pieces_know_their_length() {
-        let body = Body::pieces([Bytes::from_static(b"ab"), Bytes::new(), Bytes::from_static(b"c")]);
-        assert_eq!(body.len(), Some(3));
+    async fn pieces_are_sent_one_by_one() {
+        let body = Body::pieces([Bytes::from_static(b"ab"), Bytes::new(), Bytes::from_static(b"c")].into_iter(), 3);
         assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");
     }
 }

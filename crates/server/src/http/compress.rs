@@ -1,6 +1,6 @@
 //! Gzip for large answers, when the client asks for it.
 
-use super::body::Body;
+use super::body::{Body, Pieces};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -11,6 +11,9 @@ use std::io::Write;
 /// Upstream compresses what is larger than this; below, the cost is not worth it.
 pub const THRESHOLD: u64 = 128 * 1024;
 
+/// About as much is compressed at a time.
+const SLICE: usize = 256 * 1024;
+
 /// Whether the client takes gzip.
 pub fn wanted(headers: &HeaderMap) -> bool {
     headers.get_all(ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).any(|clause| {
@@ -19,14 +22,21 @@ pub fn wanted(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Compresses the answer if it is of known length and large. Works piece by piece as the pieces are sent, so that a
+/// Compresses the answer if it is known to be large. Works piece by piece as the pieces are sent, so that a
 /// long list is never held twice.
 pub fn gzip(mut response: Response<Body>) -> Response<Body> {
-    if response.body().len().is_none_or(|len| len <= THRESHOLD) || response.headers().contains_key(CONTENT_ENCODING) {
+    let about = match response.body() {
+        Body::Pieces { about, .. } => *about,
+        body => body.len().unwrap_or_default(),
+    };
+    if about <= THRESHOLD || response.headers().contains_key(CONTENT_ENCODING) {
         return response;
     }
-    let pieces: std::collections::VecDeque<Bytes> = match std::mem::take(response.body_mut()) {
-        Body::Full(bytes) => [bytes].into(),
+    let pieces: Pieces = match std::mem::take(response.body_mut()) {
+        // A slice at a time, so that one huge piece does not hold the thread for long.
+        Body::Full(mut bytes) => {
+            Box::new(std::iter::from_fn(move || (!bytes.is_empty()).then(|| bytes.split_to(bytes.len().min(SLICE)))))
+        }
         Body::Pieces { rest, .. } => rest,
         other => {
             *response.body_mut() = other;
@@ -42,15 +52,11 @@ pub fn gzip(mut response: Response<Body>) -> Response<Body> {
     *response.body_mut() = Body::stream(futures::stream::try_unfold(state, |(mut pieces, encoder)| async move {
         let Some(mut encoder) = encoder else { return Ok(None) };
         let mut taken = 0;
-        while let Some(mut piece) = pieces.pop_front() {
-            // A slice at a time, so that one huge piece does not hold the thread for long.
-            if piece.len() > 256 * 1024 {
-                pieces.push_front(piece.split_off(256 * 1024));
-            }
+        for piece in pieces.by_ref() {
             encoder.write_all(&piece)?;
             taken += piece.len();
             let out = encoder.get_mut();
-            if out.len() >= 32 * 1024 || taken >= 256 * 1024 {
+            if out.len() >= 32 * 1024 || taken >= SLICE {
                 let chunk = Bytes::from(std::mem::take(out));
                 tokio::task::yield_now().await;
                 return Ok(Some((chunk, (pieces, Some(encoder)))));
@@ -71,7 +77,10 @@ mod tests {
     #[tokio::test]
     async fn what_is_compressed_is_the_same() {
         let text: Vec<u8> = (0..400_000u32).flat_map(|i| (i % 977).to_le_bytes()).collect();
-        let response = gzip(Response::new(Body::pieces(text.chunks(300_000).map(Bytes::copy_from_slice))));
+        let response = gzip(Response::new(Body::pieces(
+            text.chunks(300_000).map(Bytes::copy_from_slice).collect::<Vec<_>>().into_iter(),
+            text.len() as u64,
+        )));
         assert_eq!(response.headers()[CONTENT_ENCODING], "gzip");
         let packed = response.into_body().collect().await.unwrap().to_bytes();
         assert!(packed.len() < text.len());

@@ -4,8 +4,9 @@
 //! the decimal revision of the commit in place of N, so a GET or a watch event hands out the stored bytes as they are,
 //! and an item of a list is the same bytes without kind and apiVersion.
 
-use bytes::Bytes;
+use memchr::memmem::Finder;
 use serde_json::Value;
+use std::sync::LazyLock;
 
 /// What stands before the revision.
 const BEFORE_REVISION: &str = "\"metadata\":{\"resourceVersion\":\"";
@@ -56,7 +57,8 @@ pub fn encode(object: &Value) -> Result<Encoded, serde_json::Error> {
 /// Where the revision is (or belongs) in stored bytes; `None` when they are not of the stored form.
 pub fn revision_at(bytes: &[u8]) -> Option<usize> {
     let head = &bytes[..bytes.len().min(1024)];
-    memchr::memmem::find(head, BEFORE_REVISION.as_bytes()).map(|at| at + BEFORE_REVISION.len())
+    static BEFORE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(BEFORE_REVISION));
+    BEFORE.find(head).map(|at| at + BEFORE_REVISION.len())
 }
 
 /// Whether stored bytes say this `apiVersion`.
@@ -67,17 +69,19 @@ pub fn is_version(bytes: &[u8], api_version: &str) -> bool {
 
 /// The part of stored bytes from `"metadata"` on: `{` and this is the object as an item of a list. The fields `kind` and
 /// `apiVersion` are said once, by the list.
-pub fn item_tail(bytes: &Bytes) -> Bytes {
-    match revision_at(bytes) {
-        Some(at) => bytes.slice(at - BEFORE_REVISION.len()..),
+pub fn item_tail(bytes: &[u8]) -> &[u8] {
+    let from = match revision_at(bytes) {
+        Some(at) => at - BEFORE_REVISION.len(),
         // Not of the stored form: everything after the brace.
-        None => bytes.slice(1.min(bytes.len())..),
-    }
+        None => 1,
+    };
+    bytes.get(from..).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use serde_json::json;
 
     #[test]

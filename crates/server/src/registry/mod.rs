@@ -204,6 +204,13 @@ impl Registry {
         Ok(value)
     }
 
+    /// Whether the bytes of a stored entry are what `kind`'s version serves, with nothing to be done.
+    pub fn is_served_as_stored(&self, kind: &Kind, entry: &Entry) -> bool {
+        kind.is_stored_form()
+            && !seal::Seal::is_sealed(&entry.value)
+            && (!kind.is_custom() || codec::is_version(&entry.value, &kind.api_version()))
+    }
+
     /// The bytes of a stored entry as `kind`'s version serves them.
     pub fn served(&self, kind: &Kind, entry: &Entry) -> Result<Bytes, ApiError> {
         if kind.is_stored_form() {
@@ -288,9 +295,13 @@ impl Registry {
     /// All built-in objects of a resource, as this process knows them now.
     pub async fn objects(&self, group: &str, plural: &str, namespace: &str) -> Result<Vec<Value>, ApiError> {
         let row = self.row(group, plural)?;
-        let prefix = keys::prefix(&row, namespace);
-        let page = self.store.list(&prefix, At::Cached, None, 0).await.map_err(store_error)?;
-        page.entries.iter().map(|entry| self.parse(&row, entry)).collect()
+        self.entries(&row, namespace).await?.iter().map(|entry| self.parse(&row, entry)).collect()
+    }
+
+    /// As [`Registry::objects`], as they are stored.
+    pub async fn entries(&self, row: &Kind, namespace: &str) -> Result<Vec<Arc<Entry>>, ApiError> {
+        let page = self.store.list(&keys::prefix(row, namespace), At::Cached, None, 0).await.map_err(store_error)?;
+        Ok(page.entries)
     }
 
     /// Whether there is a namespace of this name and, if so, whether it is going away. Looked at freshly when the cache does

@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::awake::Awake;
 use super::frame::{FORMAT, FRAME_HEADER, Frame, HEADER, Header, MAX_FRAME, Record, checksum, records};
 use super::media::{Media, MediaFile};
 use crate::{Error, Index, Revision};
@@ -49,6 +50,7 @@ pub(super) struct Log {
     /// The current segment may hold bytes that never became durable: it must be left before the next append.
     broken: bool,
     cleaner: Option<Cleaner>,
+    awake: Awake,
 }
 
 /// Tells a full disk from every other failure.
@@ -122,7 +124,7 @@ impl Log {
         file: Box<dyn MediaFile>,
         len: u64,
     ) -> Self {
-        Self { dir: dir.to_owned(), media, sealed, id, file, len, broken: false, cleaner: None }
+        Self { dir: dir.to_owned(), media, sealed, id, file, len, broken: false, cleaner: None, awake: Awake::start() }
     }
 
     /// The bytes of all segments.
@@ -146,7 +148,8 @@ impl Log {
             self.broken = self.file.truncate(self.len).is_err();
             return Err(failure(&self.dir, &error));
         }
-        if let Err(error) = self.file.sync() {
+        let file = &mut self.file;
+        if let Err(error) = self.awake.during(|| file.sync()) {
             // After a failed fsync the kernel may count the lost pages as clean: never trust this tail again.
             self.broken = true;
             let _ = self.file.truncate(self.len);

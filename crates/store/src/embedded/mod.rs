@@ -28,6 +28,7 @@
 //! * `NNNNNNNNNNNNNNNN.log`: the segments; see `frame.rs` for their bytes and `log.rs` for their life.
 //! * `reserve`: room that is given up when the disk is full, so that objects can still be deleted.
 
+mod awake;
 pub mod faults;
 mod frame;
 mod lock;
