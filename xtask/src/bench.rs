@@ -2,7 +2,7 @@
 //! server's CPU seconds are steadier than the rates.
 
 use crate::cluster::{self, Cluster, Profile};
-use crate::{setup, sh};
+use crate::{bench_scheduler, setup, sh};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// `api`, `scheduler` or `node`; all of them without it
+    /// `api`, `decide` (the scheduler without the API), `scheduler` (both without and with it) or `node`; all without it
     part: Option<String>,
 }
 
@@ -18,6 +18,10 @@ pub struct Args {
 const TICKS: f64 = 100.0;
 
 pub fn run(args: &Args) -> Result<()> {
+    if args.part.as_deref() == Some("decide") {
+        setup::ensure(setup::BUILD)?;
+        return bench_scheduler::run();
+    }
     setup::ensure(setup::ALL)?;
     let program = cluster::build(Profile::Release)?;
     sh::run(&mut sh::cmd(&["cargo", "build", "--release", "-p", "caravel-load"]))?;
@@ -26,6 +30,7 @@ pub fn run(args: &Args) -> Result<()> {
         api(&program)?;
     }
     if wants("scheduler") {
+        bench_scheduler::run()?;
         scheduler(&program)?;
     }
     if wants("node") {

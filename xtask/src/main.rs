@@ -1,6 +1,7 @@
 //! What a developer runs: `cargo xtask demo | test | bench | lint | ledger | setup`.
 
 mod bench;
+mod bench_scheduler;
 mod cluster;
 mod demo;
 mod image;

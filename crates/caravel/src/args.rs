@@ -1,6 +1,6 @@
 //! The command line. A contract: scripts rely on it.
 
-use crate::{down, image, instance, join, run, status, up};
+use crate::{down, image, instance, join, run, status, up, why};
 use anyhow::{Context, Result};
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::net::IpAddr;
@@ -40,6 +40,8 @@ pub struct Up {
     #[command(flatten)]
     pub api: Api,
     #[command(flatten)]
+    pub scheduler: Scheduler,
+    #[command(flatten)]
     pub others: Others,
 }
 
@@ -53,6 +55,31 @@ pub struct Others {
     /// A node that is silent for so many seconds is lost: its Pods are replaced [default: 50]
     #[arg(long)]
     pub node_grace_period: Option<u64>,
+}
+
+/// Options of the scheduler.
+#[derive(ClapArgs, Clone, Default)]
+pub struct Scheduler {
+    /// How Pods are scheduled: a file with a kubescheduler.config.k8s.io/v1 KubeSchedulerConfiguration
+    #[arg(long)]
+    pub scheduler_config: Option<PathBuf>,
+}
+
+impl Scheduler {
+    /// The scheduler's configuration, from the file when one is named.
+    pub fn config(&self) -> Result<caravel_scheduler::Config> {
+        let Some(path) = &self.scheduler_config else { return Ok(caravel_scheduler::Config::default()) };
+        let at = || format!("--scheduler-config {}", path.display());
+        let text = std::fs::read_to_string(path).with_context(at)?;
+        caravel_scheduler::file::parse(&text).with_context(at)
+    }
+
+    /// The same option as words, for a process of its own, which runs elsewhere.
+    pub fn words(&self) -> Option<String> {
+        let path = self.scheduler_config.as_ref()?;
+        let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        Some(format!("--scheduler-config={}", whole.display()))
+    }
 }
 
 /// Options of the API server, by the names that kube-apiserver gives them.
@@ -139,6 +166,8 @@ pub struct Server {
     pub advertise_address: Option<IpAddr>,
     #[command(flatten)]
     pub api: Api,
+    #[command(flatten)]
+    pub scheduler: Scheduler,
     /// Only the API server: no scheduler, no controllers
     #[arg(long)]
     pub api_only: bool,
@@ -170,6 +199,8 @@ pub enum Command {
     Token(join::Token),
     /// What runs, whether it is healthy, and if not why
     Status(DataDir),
+    /// Why something does not run or is not ready: the chain of causes down to the Pod or Node, and the mend
+    Why(why::Why),
     /// Prints the admin kubeconfig
     Kubeconfig(DataDir),
     /// Images without a registry
@@ -185,6 +216,7 @@ impl Command {
             Command::Agent(args) => join::agent(args),
             Command::Token(args) => join::token(args),
             Command::Status(args) => status::status(&args.path),
+            Command::Why(args) => why::why(&args),
             Command::Kubeconfig(args) => kubeconfig(&args),
             Command::Image(args) => args.run(),
         }

@@ -13,6 +13,7 @@ mod run;
 mod serving;
 mod status;
 mod up;
+mod why;
 mod wire;
 
 use clap::Parser;

@@ -43,7 +43,7 @@ pub fn up(instance: &Instance, args: &args::Up, notify: &mut Notify) -> Result<(
             Containerd::start(wire::containerd(instance)).await.context("containerd could not be started")
         })?;
         let mut tasks = Tasks::new();
-        plane.spawn_components(&mut tasks, instance, args.others.node_grace_period)?;
+        plane.spawn_components(&mut tasks, instance, args.others.node_grace_period, args.scheduler.config()?)?;
         plane.publish(instance, instance.address(), args.others.node_grace_period)?;
         let grace = args.others.node_grace_period;
         spawn_node(&mut tasks, &plane, instance, &node, &containerd, grace)?;
@@ -66,6 +66,7 @@ pub fn up(instance: &Instance, args: &args::Up, notify: &mut Notify) -> Result<(
 /// `caravel server`: the control plane.
 pub fn server(args: args::Server) -> Result<()> {
     start_logging();
+    let scheduler = args.scheduler.config()?;
     let instance = Instance::open(&args.data.path, args.port)?;
     let _running = instance.lock()?;
     runtime()?.block_on(async {
@@ -81,7 +82,7 @@ pub fn server(args: args::Server) -> Result<()> {
         let plane = Plane::start(&instance, config, &args.store, &listen).await?;
         let mut tasks = Tasks::new();
         if !args.api_only {
-            plane.spawn_components(&mut tasks, &instance, args.node_grace_period)?;
+            plane.spawn_components(&mut tasks, &instance, args.node_grace_period, scheduler)?;
             plane.publish(&instance, advertise, args.node_grace_period)?;
         }
         tracing::info!(address = %listen[0], "the control plane is up");
@@ -158,7 +159,13 @@ impl Plane {
         Ok(())
     }
 
-    fn spawn_components(&self, tasks: &mut Tasks, instance: &Instance, grace: Option<u64>) -> Result<()> {
+    fn spawn_components(
+        &self,
+        tasks: &mut Tasks,
+        instance: &Instance,
+        grace: Option<u64>,
+        scheduler: caravel_scheduler::Config,
+    ) -> Result<()> {
         let pki = self.server.pki();
         let ca = &pki.ca;
         let ca_key = std::fs::read_to_string(pki.dir().join("ca.key")).context("the cluster CA's key")?;
@@ -177,8 +184,7 @@ impl Plane {
         let view = self.cluster(UserInfo::system_masters("system:kube-controller-manager"), "kube-controller-manager");
         tasks.spawn("controllers", |stop| caravel_controllers::run(view, config, stop));
         let view = self.cluster(UserInfo::system_masters("system:kube-scheduler"), "default-scheduler");
-        let config = caravel_scheduler::Config::default();
-        tasks.spawn("scheduler", |stop| async move { Ok(caravel_scheduler::run(view, config, stop).await?) });
+        tasks.spawn("scheduler", |stop| async move { Ok(caravel_scheduler::run(view, scheduler, stop).await?) });
         let view =
             self.cluster(UserInfo::system_masters("system:cloud-controller-manager"), "cloud-controller-manager");
         tasks.spawn("load balancer", |stop| caravel_cloud::local::run(view, stop));

@@ -10,6 +10,7 @@ use std::time::Instant;
 /// Runs it here, or, with `--detach`, in a process of its own.
 pub fn up(args: Up) -> Result<()> {
     preflight::refuse_what_cannot_work()?;
+    args.scheduler.config()?;
     if args.detach { detached(&args) } else { in_front(args) }
 }
 
@@ -32,6 +33,7 @@ fn detached(args: &Up) -> Result<()> {
         words.extend(["--node-grace-period".into(), seconds.to_string()]);
     }
     words.extend(args.api.words());
+    words.extend(args.scheduler.words());
     let log = instance.dir.join("logs/caravel.log");
     let progress = Progress::new();
     detach::start(&words, &log, |step| progress.step(step)).with_context(|| format!("the log is {}", log.display()))?;

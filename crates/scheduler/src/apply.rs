@@ -1,5 +1,6 @@
 //! Doing what was decided, through the API: bind, say why not, make room. Nothing here decides.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,20 +11,19 @@ use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
 
+use crate::config::Config;
 use crate::feed::Shared;
 use crate::model::{PodInfo, PodKey};
 use crate::plugins::volumes::Binding;
 use crate::queue::News;
 use crate::state::NodeId;
 
-/// How long claims may take to be bound before the pod is tried elsewhere (upstream's default).
-const BIND_TIMEOUT: Duration = Duration::from_secs(600);
-
 /// The hands of the scheduler.
 #[derive(Clone)]
 pub struct Applier {
     cluster: Cluster,
-    recorder: Recorder,
+    /// Events say which profile's they are.
+    recorders: Arc<HashMap<Arc<str>, Recorder>>,
     shared: Arc<Shared>,
 }
 
@@ -51,9 +51,16 @@ fn reference(pod: &PodInfo) -> ObjectReference {
 
 impl Applier {
     /// Acts through a cluster.
-    pub fn new(cluster: Cluster, shared: Arc<Shared>) -> Self {
-        let recorder = cluster.recorder("default-scheduler");
-        Self { cluster, recorder, shared }
+    pub fn new(cluster: Cluster, shared: Arc<Shared>, config: &Config) -> Self {
+        let recorders = config.profiles.iter().map(|p| (p.name.clone(), cluster.recorder(&p.name))).collect();
+        Self { cluster, recorders: Arc::new(recorders), shared }
+    }
+
+    /// Says something about a pod (or `about` another one) as the profile of the pod that is being scheduled.
+    fn event(&self, profile: &str, about: &PodInfo, kind: &str, reason: &str, action: &str, note: &str) {
+        if let Some(recorder) = self.recorders.get(profile) {
+            recorder.event(&reference(about), kind, reason, action, note);
+        }
     }
 
     fn pods(&self, namespace: &str) -> Api<core::Pod> {
@@ -61,9 +68,10 @@ impl Applier {
     }
 
     /// Binds a pod to the node on which it is assumed. Undoes the assumption when that fails.
-    pub async fn bind(&self, pod: Arc<PodInfo>, id: NodeId, node: Arc<str>, bindings: Vec<Binding>) {
+    /// `timeout` is how long its claims may take to be bound.
+    pub async fn bind(&self, pod: Arc<PodInfo>, id: NodeId, node: Arc<str>, bindings: Vec<Binding>, timeout: Duration) {
         let result = async {
-            self.bind_volumes(&node, &bindings).await?;
+            self.bind_volumes(&node, &bindings, timeout).await?;
             self.post_binding(&pod, &node).await
         }
         .await;
@@ -76,7 +84,7 @@ impl Applier {
         match result {
             Ok(()) => {
                 let note = format!("Successfully assigned {} to {node}", pod.key);
-                self.recorder.event(&reference(&pod), "Normal", "Scheduled", "Binding", &note);
+                self.event(&pod.scheduler, &pod, "Normal", "Scheduled", "Binding", &note);
             }
             Err(ApplyError::Api(error)) if status_code(&error) == Some(404) => {
                 // It is gone: its informer says so, too.
@@ -89,7 +97,7 @@ impl Applier {
             Err(error) => {
                 tracing::warn!(pod = %pod.key, node = %node, %error, "cannot bind");
                 let note = format!("binding rejected: {error}");
-                self.recorder.event(&reference(&pod), "Warning", "FailedScheduling", "Scheduling", &note);
+                self.event(&pod.scheduler, &pod, "Warning", "FailedScheduling", "Scheduling", &note);
                 self.shared.with(|core, now| {
                     volumes().for_each(|v| core.state.volumes.forget(&v));
                     core.forget(&pod, id, now);
@@ -110,7 +118,7 @@ impl Applier {
     }
 
     /// Reserves volumes and asks for new ones, then waits until all claims are bound.
-    async fn bind_volumes(&self, node: &str, bindings: &[Binding]) -> Result<(), ApplyError> {
+    async fn bind_volumes(&self, node: &str, bindings: &[Binding], timeout: Duration) -> Result<(), ApplyError> {
         if bindings.is_empty() {
             return Ok(());
         }
@@ -146,9 +154,9 @@ impl Applier {
                 changed.await;
             }
         };
-        tokio::time::timeout(BIND_TIMEOUT, all_bound)
+        tokio::time::timeout(timeout, all_bound)
             .await
-            .map_err(|_| ApplyError::Volumes(format!("not done after {} s", BIND_TIMEOUT.as_secs())))?
+            .map_err(|_| ApplyError::Volumes(format!("not done after {} s", timeout.as_secs())))?
     }
 
     async fn reserve(&self, claim: &PodKey, volume: &str) -> Result<(), ApplyError> {
@@ -166,7 +174,7 @@ impl Applier {
 
     /// Says in a pod's status and in an event why it is not scheduled. `nominated` is set when room is made for it.
     pub async fn report(&self, pod: &PodInfo, message: &str, nominated: Option<&str>, news: News) {
-        self.recorder.event(&reference(pod), "Warning", "FailedScheduling", "Scheduling", message);
+        self.event(&pod.scheduler, pod, "Warning", "FailedScheduling", "Scheduling", message);
         if news == News::Same && nominated.is_none() {
             return;
         }
@@ -213,7 +221,7 @@ impl Applier {
             match self.pods(&victim.key.namespace).delete(&victim.key.name, &parameters).await {
                 Ok(_) => {
                     let note = format!("Preempted by pod {} on node {node}", pod.uid);
-                    self.recorder.event(&reference(victim), "Normal", "Preempted", "Preempting", &note);
+                    self.event(&pod.scheduler, victim, "Normal", "Preempted", "Preempting", &note);
                 }
                 Err(error) if status_code(&error) == Some(404) => {}
                 Err(error) => tracing::warn!(victim = %victim.key, %error, "cannot take a pod away"),

@@ -1,7 +1,10 @@
 //! What can be set.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::model::{NodeRule, NodeTerm};
+use crate::plugins::PluginSet;
 use crate::plugins::fit::Scoring;
 use crate::plugins::spread::Defaults;
 
@@ -30,6 +33,46 @@ impl Default for Weights {
     }
 }
 
+/// What a profile changes about which nodes will do.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// Filters that are turned off.
+    pub off: PluginSet,
+    /// Resources outside the built-in ones that others look after: they need not fit.
+    pub ignored: Vec<String>,
+    /// The same by what stands before the slash of their names.
+    pub ignored_groups: Vec<String>,
+    /// Node affinity that every pod has beside its own.
+    pub added: Option<NodeRule>,
+    /// Preferences that every pod has beside its own.
+    pub preferences: Vec<(i64, NodeTerm)>,
+}
+
+impl Rules {
+    /// Whether a resource need not fit.
+    pub fn ignores(&self, resource: &str) -> bool {
+        self.ignored.iter().any(|name| name == resource)
+            || resource.split_once('/').is_some_and(|(group, _)| self.ignored_groups.iter().any(|g| g == group))
+    }
+}
+
+/// How pods make room for more important ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Preemption {
+    /// Whether they do at all.
+    pub enabled: bool,
+    /// So many percent of the nodes are enough candidates.
+    pub percentage: usize,
+    /// But at least so many.
+    pub absolute: usize,
+}
+
+impl Default for Preemption {
+    fn default() -> Self {
+        Self { enabled: true, percentage: 10, absolute: 100 }
+    }
+}
+
 /// One scheduler by name, as pods choose with `spec.schedulerName`.
 #[derive(Clone, Debug)]
 pub struct Profile {
@@ -45,6 +88,14 @@ pub struct Profile {
     pub hard_affinity_weight: i64,
     /// How many percent of the nodes are enough to choose among; `None` adapts to the size of the cluster.
     pub percentage_of_nodes: Option<u32>,
+    /// What is changed about filters.
+    pub rules: Arc<Rules>,
+    /// Preferences of pods that are there do not count for pods that have none themselves.
+    pub ignore_preferences_of_others: bool,
+    /// Making room.
+    pub preemption: Preemption,
+    /// How long claims may take to be bound before the pod is tried elsewhere.
+    pub bind_timeout: Duration,
 }
 
 impl Profile {
@@ -57,6 +108,10 @@ impl Profile {
             spread: Defaults::System,
             hard_affinity_weight: 1,
             percentage_of_nodes: None,
+            rules: Arc::default(),
+            ignore_preferences_of_others: false,
+            preemption: Preemption::default(),
+            bind_timeout: Duration::from_secs(600),
         }
     }
 }

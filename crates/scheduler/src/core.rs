@@ -39,8 +39,11 @@ impl Core {
 
     /// Wakes the waiting pods that an event can help.
     pub fn happened(&mut self, event: Event<'_>, now: Instant) {
-        let state = &self.state;
-        self.queue.wake(now, |entry| hints::helps(state, entry, event));
+        let (state, profiles) = (&self.state, &self.profiles);
+        self.queue.wake(now, |pod, plugins| {
+            let profile = profiles.iter().find(|p| p.name == pod.scheduler);
+            profile.is_some_and(|profile| hints::helps(state, &profile.rules, pod, plugins, event))
+        });
     }
 
     /// A pod came or changed; `old` is what it was.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::config::Profile;
-use crate::model::{PodInfo, Spread};
+use crate::config::{Profile, Rules};
+use crate::model::{NodeInfo, PodInfo, Spread};
 use crate::plugins::{
     MAX_SCORE, Plugin, PluginSet, Reject, balanced, fit, image_locality, interpod, node_affinity, normalize, ports,
     spread, taints, volumes,
@@ -23,6 +23,14 @@ pub struct Prepared {
     volumes: volumes::Prepared,
     /// The only nodes that can do.
     only: Option<Vec<NodeId>>,
+    rules: Arc<Rules>,
+}
+
+impl Prepared {
+    /// Whether what was found out would be another after pods went.
+    pub fn depends_on_pods(&self) -> bool {
+        !self.hard.is_empty() || !self.interpod.is_empty() || !self.volumes.is_empty()
+    }
 }
 
 /// Why no node will do.
@@ -87,24 +95,57 @@ pub fn prepare(state: &mut State, profile: &Profile, pod: &PodInfo) -> Result<Pr
         return Err((Plugin::DynamicResources, text.to_owned()));
     }
     let volumes = volumes::prepare(state, pod).map_err(|reason| (Plugin::VolumeBinding, reason))?;
-    let only = pod.node_rule.as_ref().and_then(|rule| rule.node_names());
+    let on = |plugin| !profile.rules.off.contains(plugin);
+    let rule = pod.node_rule.as_ref().filter(|_| on(Plugin::NodeAffinity));
+    let only = rule.and_then(|rule| rule.node_names());
     let only = only.map(|names| names.into_iter().filter_map(|n| state.find_sym(n)).collect());
     let (constraints, own_constraints) = spread::constraints(state, &profile.spread, pod);
-    let hard = spread::prepare(state, pod, &constraints);
-    let interpod = interpod::prepare(state, pod);
-    Ok(Prepared { constraints, own_constraints, hard, interpod, volumes, only })
+    let hard = if on(Plugin::PodTopologySpread) { spread::prepare(state, pod, &constraints) } else { Vec::new() };
+    let interpod =
+        if on(Plugin::InterPodAffinity) { interpod::prepare(state, pod) } else { interpod::Prepared::default() };
+    Ok(Prepared { constraints, own_constraints, hard, interpod, volumes, only, rules: profile.rules.clone() })
+}
+
+/// What the node's own properties say: cordons, taints, labels.
+#[inline]
+pub fn fits_rules(rules: &Rules, pod: &PodInfo, node: &NodeInfo) -> Result<(), Reject> {
+    let on = |plugin| !rules.off.contains(plugin);
+    if on(Plugin::NodeUnschedulable) {
+        taints::filter_unschedulable(pod, node)?;
+    }
+    if on(Plugin::TaintToleration) {
+        taints::filter(pod, node)?;
+    }
+    if on(Plugin::NodeAffinity) { node_affinity::filter(rules.added.as_ref(), pod, node) } else { Ok(()) }
+}
+
+/// What is left on the node: ports, resources.
+#[inline]
+pub fn fits_room(rules: &Rules, pod: &PodInfo, node: &NodeInfo) -> Result<(), Reject> {
+    if !rules.off.contains(Plugin::NodePorts) {
+        ports::filter(pod, node)?;
+    }
+    if rules.off.contains(Plugin::NodeResourcesFit) {
+        return Ok(());
+    }
+    fit::filter(pod, node).or_else(|reject| fit::overlook(reject, rules, pod, node))
+}
+
+#[inline]
+fn fits_volumes(state: &State, prepared: &Prepared, pod: &PodInfo, node: &NodeInfo) -> Result<(), Reject> {
+    match volumes::filter(state, &prepared.volumes, pod, node) {
+        Err(reject) if prepared.rules.off.contains(reject.plugin) => Ok(()),
+        verdict => verdict,
+    }
 }
 
 /// Whether a node will do, the cheapest questions first within upstream's order.
 #[inline]
 pub fn filter(state: &State, prepared: &Prepared, pod: &PodInfo, id: NodeId) -> Result<(), Reject> {
     let node = state.node(id);
-    taints::filter_unschedulable(pod, node)?;
-    taints::filter(pod, node)?;
-    node_affinity::filter(pod, node)?;
-    ports::filter(pod, node)?;
-    fit::filter(pod, node)?;
-    volumes::filter(state, &prepared.volumes, pod, node)?;
+    fits_rules(&prepared.rules, pod, node)?;
+    fits_room(&prepared.rules, pod, node)?;
+    fits_volumes(state, prepared, pod, node)?;
     spread::filter(state, &prepared.hard, id)?;
     interpod::filter(state, &prepared.interpod, id)
 }
@@ -112,18 +153,20 @@ pub fn filter(state: &State, prepared: &Prepared, pod: &PodInfo, id: NodeId) -> 
 /// Everything that speaks against a node, not only the first objection: for explaining.
 pub fn objections(state: &State, prepared: &Prepared, pod: &PodInfo, id: NodeId) -> Vec<Reject> {
     let node = state.node(id);
+    let rules = &prepared.rules;
     [
         taints::filter_unschedulable(pod, node),
         taints::filter(pod, node),
-        node_affinity::filter(pod, node),
+        node_affinity::filter(rules.added.as_ref(), pod, node),
         ports::filter(pod, node),
-        fit::filter(pod, node),
+        fit::filter(pod, node).or_else(|reject| fit::overlook(reject, rules, pod, node)),
         volumes::filter(state, &prepared.volumes, pod, node),
         spread::filter(state, &prepared.hard, id),
         interpod::filter(state, &prepared.interpod, id),
     ]
     .into_iter()
     .filter_map(Result::err)
+    .filter(|reject| !rules.off.contains(reject.plugin))
     .collect()
 }
 
@@ -148,7 +191,7 @@ pub fn filter_nominated(
             }
             let with = prepare(state, profile, pod).map(|prepared| filter(state, &prepared, pod, id));
             for other in &others {
-                state.take_off(id, &other.key);
+                state.take_off(id, other);
             }
             if let Ok(Err(reject)) = with {
                 return Err(reject);
@@ -265,8 +308,9 @@ pub fn score(state: &mut State, profile: &Profile, prepared: &Prepared, pod: &Po
         normalize(&mut scores, true);
         add(weights.taints, scores);
     }
-    if weights.node_affinity > 0 && !pod.node_preferences.is_empty() {
-        let mut scores: Vec<_> = nodes.iter().map(|id| node_affinity::score(pod, state.node(*id))).collect();
+    let added = &profile.rules.preferences;
+    if weights.node_affinity > 0 && !(pod.node_preferences.is_empty() && added.is_empty()) {
+        let mut scores: Vec<_> = nodes.iter().map(|id| node_affinity::score(added, pod, state.node(*id))).collect();
         normalize(&mut scores, false);
         add(weights.node_affinity, scores);
     }
@@ -274,10 +318,11 @@ pub fn score(state: &mut State, profile: &Profile, prepared: &Prepared, pod: &Po
         let scores = spread::score(state, pod, &prepared.constraints, prepared.own_constraints, nodes);
         add(weights.spread, scores.unwrap_or_default());
     }
-    if weights.interpod > 0 {
+    let nobody_asks = profile.ignore_preferences_of_others && pod.preferences.is_empty();
+    if weights.interpod > 0 && !nobody_asks {
         add(weights.interpod, interpod::score(state, pod, profile.hard_affinity_weight, nodes).unwrap_or_default());
     }
-    debug_assert!(total.iter().all(|s| *s <= 11 * MAX_SCORE * 100));
+    debug_assert!(total.iter().all(|s| *s <= 7 * MAX_SCORE * 100), "seven scores, each with a weight of at most 100");
     total
 }
 

@@ -1,8 +1,9 @@
 //! Queueing hints: which waiting pods an event can help. An event wakes only those.
 
+use crate::config::Rules;
+use crate::decide::{fits_room, fits_rules};
 use crate::model::{PodInfo, WhenUnsatisfiable};
-use crate::plugins::{Plugin, PluginSet, Reject, fit, node_affinity, ports, taints};
-use crate::queue::Entry;
+use crate::plugins::{Plugin, PluginSet, Reject};
 use crate::state::{NodeId, State};
 
 /// What happened.
@@ -29,14 +30,13 @@ fn any(plugins: PluginSet, of: &[Plugin]) -> bool {
     of.iter().any(|p| plugins.contains(*p))
 }
 
-/// Whether the event can help the pod.
-pub fn helps(state: &State, entry: &Entry, event: Event<'_>) -> bool {
-    let (pod, plugins) = (&*entry.pod, entry.plugins);
+/// Whether the event can help a pod to which `plugins` objected.
+pub fn helps(state: &State, rules: &Rules, pod: &PodInfo, plugins: PluginSet, event: Event<'_>) -> bool {
     match event {
-        Event::Node(id) => fits_locally(state, pod, id),
+        Event::Node(id) => fits_locally(state, rules, pod, id),
         Event::PodGone(gone, node) => {
             (any(plugins, &[Plugin::NodeResourcesFit, Plugin::NodePorts])
-                && node.is_some_and(|id| fits_locally(state, pod, id)))
+                && node.is_some_and(|id| fits_locally(state, rules, pod, id)))
                 || plugins.contains(Plugin::InterPodAffinity)
                     && (keeps_away(state, pod, gone) || near(state, pod, gone))
                 || plugins.contains(Plugin::PodTopologySpread) && spreads_with(pod, gone)
@@ -53,16 +53,12 @@ pub fn helps(state: &State, entry: &Entry, event: Event<'_>) -> bool {
 }
 
 /// Whether the node would take the pod as far as the node alone is concerned: as it is, or after less important pods made room.
-fn fits_locally(state: &State, pod: &PodInfo, id: NodeId) -> bool {
+fn fits_locally(state: &State, rules: &Rules, pod: &PodInfo, id: NodeId) -> bool {
     let node = state.node(id);
-    let room = || fit::filter(pod, node).and_then(|()| ports::filter(pod, node));
-    let rules = taints::filter_unschedulable(pod, node)
-        .and_then(|()| taints::filter(pod, node))
-        .and_then(|()| node_affinity::filter(pod, node));
-    if rules.is_err() {
+    if fits_rules(rules, pod, node).is_err() {
         return false;
     }
-    match room() {
+    match fits_room(rules, pod, node) {
         Ok(()) => true,
         Err(Reject { hopeless: true, .. }) => false,
         Err(_) => !pod.never_preempts && node.pods.iter().any(|p| p.priority < pod.priority),
@@ -107,7 +103,8 @@ mod tests {
         queue.set(wants.info(), now);
         let key = queue.pop(now).unwrap().key.clone();
         queue.unschedulable(&key, PluginSet::from_iter([plugin]), now);
-        helps(state, queue.get(&key).unwrap(), event)
+        let entry = queue.get(&key).unwrap();
+        helps(state, &Rules::default(), &entry.pod, entry.plugins, event)
     }
 
     #[test]

@@ -13,7 +13,8 @@
 //! runs beside it. What makes it quick: strings are symbols ([`sym`]), and what affinity and spreading count is kept up with every pod
 //! that comes or goes ([`state::Terms`]) instead of being counted for each pod.
 //!
-//! Not here: dynamic resource allocation (pods with `resourceClaims` are refused with a reason), storage capacity tracking, extenders.
+//! Not here: dynamic resource allocation (pods with `resourceClaims` are refused with a reason), storage capacity tracking, extenders (a
+//! configuration file that names some is refused).
 
 mod apply;
 pub mod config;
@@ -21,6 +22,7 @@ pub mod core;
 pub mod decide;
 pub mod explain;
 mod feed;
+pub mod file;
 pub mod hints;
 pub mod message;
 pub mod model;

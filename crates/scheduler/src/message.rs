@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::decide::Failure;
 use crate::model::PodInfo;
-use crate::plugins::{Plugin, Reject, fit, interpod, spread, volumes};
+use crate::plugins::{Plugin, Reject, fit, interpod, node_affinity, spread, volumes};
 use crate::state::{NodeId, State};
 
 /// The reasons for which one node was rejected.
@@ -17,6 +17,7 @@ pub fn reasons(state: &State, pod: &PodInfo, node: NodeId, reject: Reject) -> Ve
         },
         (Plugin::NodeUnschedulable, _) => "node(s) were unschedulable",
         (Plugin::NodeName, _) => "node(s) didn't match the requested node name",
+        (Plugin::NodeAffinity, node_affinity::ADDED) => "node(s) didn't match scheduler-enforced node affinity",
         (Plugin::NodeAffinity, _) => "node(s) didn't match Pod's node affinity/selector",
         (Plugin::NodePorts, _) => "node(s) didn't have free ports for the requested pod ports",
         (Plugin::VolumeRestrictions, _) => {

@@ -5,14 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::Profile;
-use crate::decide::{Failure, Turn, filter_nominated, prepare};
+use crate::decide::{Failure, Prepared, Turn, filter_nominated, prepare};
 use crate::message::unavailable;
 use crate::model::PodInfo;
 use crate::plugins::Plugin;
 use crate::state::{NodeId, State};
 
-/// How many candidates are looked for: a tenth of the nodes, at least this.
-const MIN_CANDIDATES: usize = 100;
 const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
 const NOT_HELPFUL: &str = "Preemption is not helpful for scheduling";
 
@@ -32,6 +30,8 @@ pub struct Candidate {
 pub enum Outcome {
     /// These pods should go.
     Make(Candidate),
+    /// Pods of this profile do not make room.
+    Off,
     /// Nothing can be done: the end of the message.
     Nothing(String),
 }
@@ -43,6 +43,9 @@ fn importance(pod: &PodInfo) -> (Reverse<i32>, i64) {
 
 /// Looks for room to be made. Leaves the state as it was.
 pub fn preempt(state: &mut State, profile: &Profile, pod: &PodInfo, failure: &Failure, turn: &mut Turn) -> Outcome {
+    if !profile.preemption.enabled {
+        return Outcome::Off;
+    }
     if pod.never_preempts {
         return Outcome::Nothing("not eligible due to preemptionPolicy=Never.".to_owned());
     }
@@ -58,12 +61,13 @@ pub fn preempt(state: &mut State, profile: &Profile, pod: &PodInfo, failure: &Fa
     if hopeless > 0 {
         counts.insert(NOT_HELPFUL.to_owned(), hopeless);
     }
-    let wanted = (failure.nodes / 10).max(MIN_CANDIDATES);
+    let wanted = (failure.nodes * profile.preemption.percentage / 100).max(profile.preemption.absolute);
     let mut candidates = Vec::new();
+    let trial = Trial::new(state, profile, pod);
     let offset = if helpful.is_empty() { 0 } else { turn.random() as usize % helpful.len() };
     helpful.rotate_left(offset);
     for id in helpful {
-        match dry_run(state, profile, pod, id) {
+        match dry_run(state, profile, &trial, id) {
             Some(candidate) => candidates.push(candidate),
             None => *counts.entry(NO_VICTIMS.to_owned()).or_default() += 1,
         }
@@ -95,17 +99,18 @@ fn cost(candidate: &Candidate) -> (usize, i32, i64, usize, Reverse<i64>) {
 
 /// Takes all less important pods off a node; if the pod fits then, puts back as many as possible, the most important first and
 /// those that a budget protects before the others.
-fn dry_run(state: &mut State, profile: &Profile, pod: &PodInfo, id: NodeId) -> Option<Candidate> {
+fn dry_run(state: &mut State, profile: &Profile, trial: &Trial<'_>, id: NodeId) -> Option<Candidate> {
+    let pod = trial.pod;
     let mut lesser: Vec<Arc<PodInfo>> =
         state.node(id).pods.iter().filter(|p| p.priority < pod.priority).cloned().collect();
     if lesser.is_empty() {
         return None;
     }
     for victim in &lesser {
-        state.take_off(id, &victim.key);
+        trial.take_off(state, id, victim);
     }
-    if !fits(state, profile, pod, id) {
-        lesser.into_iter().for_each(|p| state.put_back(id, p));
+    if !trial.fits(state, profile, id) {
+        lesser.into_iter().for_each(|p| trial.put_back(state, id, p));
         return None;
     }
     lesser.sort_by_key(|p| importance(p));
@@ -115,23 +120,49 @@ fn dry_run(state: &mut State, profile: &Profile, pod: &PodInfo, id: NodeId) -> O
     for (candidate, is_protected) in
         protected.into_iter().map(|p| (p, true)).chain(free.into_iter().map(|p| (p, false)))
     {
-        state.put_back(id, candidate.clone());
-        if !fits(state, profile, pod, id) {
-            state.take_off(id, &candidate.key);
+        trial.put_back(state, id, candidate.clone());
+        if !trial.fits(state, profile, id) {
+            trial.take_off(state, id, &candidate);
             violations += usize::from(is_protected);
             victims.push(candidate);
         }
     }
     for victim in &victims {
-        state.put_back(id, victim.clone());
+        trial.put_back(state, id, victim.clone());
     }
     victims.sort_by_key(|p| importance(p));
     Some(Candidate { node: id, victims, violations })
 }
 
-fn fits(state: &mut State, profile: &Profile, pod: &PodInfo, id: NodeId) -> bool {
-    let Ok(prepared) = prepare(state, profile, pod) else { return false };
-    filter_nominated(state, profile, &prepared, pod, id).is_ok()
+/// A pod that is tried on nodes from which others were taken.
+struct Trial<'a> {
+    pod: &'a PodInfo,
+    /// What holds whichever pods go; without it all is prepared anew for each trial.
+    prepared: Option<Prepared>,
+}
+
+impl<'a> Trial<'a> {
+    fn new(state: &mut State, profile: &Profile, pod: &'a PodInfo) -> Self {
+        let prepared = prepare(state, profile, pod).ok().filter(|p| !p.depends_on_pods());
+        Self { pod, prepared }
+    }
+
+    /// With what holds anyway, only the room on the node has to be counted anew.
+    fn take_off(&self, state: &mut State, id: NodeId, victim: &Arc<PodInfo>) {
+        if self.prepared.is_some() { state.lift(id, victim) } else { state.take_off(id, victim) }
+    }
+
+    fn put_back(&self, state: &mut State, id: NodeId, victim: Arc<PodInfo>) {
+        if self.prepared.is_some() { state.lower(id, victim) } else { state.put_back(id, victim) }
+    }
+
+    fn fits(&self, state: &mut State, profile: &Profile, id: NodeId) -> bool {
+        if let Some(prepared) = &self.prepared {
+            return filter_nominated(state, profile, prepared, self.pod, id).is_ok();
+        }
+        let Ok(prepared) = prepare(state, profile, self.pod) else { return false };
+        filter_nominated(state, profile, &prepared, self.pod, id).is_ok()
+    }
 }
 
 /// Divides pods into those whose going would break a budget and the others.

@@ -1,7 +1,7 @@
 //! Pods that wait: for their turn, for their back-off to pass, or for something to happen that could help them.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ enum Place {
     Active(u64),
     BackOff(Instant),
     Waiting(Instant),
+    /// Held by its gates: nothing but a change of the pod itself can help.
+    Gated,
     /// Being decided on, or bound.
     InFlight,
 }
@@ -56,7 +58,8 @@ pub struct Queue {
     /// The most important first, then in the order of arrival.
     active: BTreeSet<ActiveKey>,
     back_off: BTreeSet<(Instant, PodKey)>,
-    waiting: BTreeSet<(Instant, PodKey)>,
+    /// With what is asked of each at every event, so that asking needs no other look-up.
+    waiting: BTreeMap<(Instant, PodKey), (Arc<PodInfo>, PluginSet)>,
     arrivals: u64,
     first: Duration,
     longest: Duration,
@@ -69,7 +72,7 @@ impl Queue {
             entries: HashMap::new(),
             active: BTreeSet::new(),
             back_off: BTreeSet::new(),
-            waiting: BTreeSet::new(),
+            waiting: BTreeMap::new(),
             arrivals: 0,
             first,
             longest,
@@ -88,7 +91,7 @@ impl Queue {
             Place::Waiting(at) => {
                 self.waiting.remove(&(at, key.clone()));
             }
-            Place::InFlight => {}
+            Place::Gated | Place::InFlight => {}
         }
     }
 
@@ -104,9 +107,9 @@ impl Queue {
                 self.back_off.insert((at, key.clone()));
             }
             Place::Waiting(at) => {
-                self.waiting.insert((at, key.clone()));
+                self.waiting.insert((at, key.clone()), (entry.pod.clone(), entry.plugins));
             }
-            Place::InFlight => {}
+            Place::Gated | Place::InFlight => {}
         }
     }
 
@@ -133,7 +136,7 @@ impl Queue {
                     if gated { PluginSet::from_iter([Plugin::SchedulingGates]) } else { PluginSet::default() };
                 let entry = Entry { pod, attempts: 0, plugins, reported: None, until: now, place: Place::InFlight };
                 self.entries.insert(key.clone(), entry);
-                if gated { self.put(&key, Place::Waiting(now)) } else { self.activate(&key) }
+                if gated { self.put(&key, Place::Gated) } else { self.activate(&key) }
             }
             Some(entry) => {
                 let helped = helps(&entry.pod, &pod);
@@ -144,7 +147,10 @@ impl Queue {
                 entry.pod = pod;
                 match place {
                     Place::Active(_) => self.put(&key, place),
-                    Place::Waiting(_) if helped && !gated => self.move_on(&key, now),
+                    Place::Waiting(_) if helped => self.move_on(&key, now),
+                    // What is asked about it at events is kept with its place.
+                    Place::Waiting(_) => self.put(&key, place),
+                    Place::Gated if !gated => self.move_on(&key, now),
                     _ => {}
                 }
             }
@@ -179,14 +185,10 @@ impl Queue {
         {
             self.activate(&key);
         }
-        while let Some((since, key)) = self.waiting.first().cloned()
+        while let Some((since, key)) = self.waiting.first_key_value().map(|(at, _)| at.clone())
             && since + FLUSH <= now
         {
-            if self.entries.get(&key).is_some_and(|e| e.pod.gates.is_empty()) {
-                self.activate(&key);
-            } else {
-                self.put(&key, Place::Waiting(now));
-            }
+            self.activate(&key);
         }
         let (_, _, key) = self.active.first().cloned()?;
         self.put(&key, Place::InFlight);
@@ -196,7 +198,7 @@ impl Queue {
     /// When something will be due without anything happening.
     pub fn deadline(&self) -> Option<Instant> {
         let back_off = self.back_off.first().map(|(at, _)| *at);
-        let flush = self.waiting.first().map(|(since, _)| *since + FLUSH);
+        let flush = self.waiting.first_key_value().map(|((since, _), _)| *since + FLUSH);
         back_off.into_iter().chain(flush).min()
     }
 
@@ -225,15 +227,15 @@ impl Queue {
     }
 
     /// Moves on the waiting pods that `helped` says can be helped now.
-    pub fn wake(&mut self, now: Instant, mut helped: impl FnMut(&Entry) -> bool) {
+    pub fn wake(&mut self, now: Instant, mut helped: impl FnMut(&PodInfo, PluginSet) -> bool) {
         if self.waiting.is_empty() {
             return;
         }
         let keys: Vec<PodKey> = self
             .waiting
             .iter()
-            .filter(|(_, key)| self.entries.get(key).is_some_and(|e| e.pod.gates.is_empty() && helped(e)))
-            .map(|(_, key)| key.clone())
+            .filter(|(_, (pod, plugins))| helped(pod, *plugins))
+            .map(|((_, key), _)| key.clone())
             .collect();
         for key in keys {
             self.move_on(&key, now);
@@ -308,9 +310,9 @@ mod tests {
         queue.set(pod("a").info(), now);
         let key = queue.pop(now).unwrap().key.clone();
         queue.unschedulable(&key, PluginSet::from_iter([Plugin::NodeResourcesFit]), now);
-        queue.wake(now, |e| e.plugins.contains(Plugin::NodePorts));
+        queue.wake(now, |_, plugins| plugins.contains(Plugin::NodePorts));
         assert_eq!(queue.sizes(), (0, 0, 1));
-        queue.wake(now, |e| e.plugins.contains(Plugin::NodeResourcesFit));
+        queue.wake(now, |_, plugins| plugins.contains(Plugin::NodeResourcesFit));
         assert_eq!(queue.sizes(), (0, 1, 0), "it still has to back off");
         assert_eq!(name(queue.pop(now + SECOND)).as_deref(), Some("a"));
         queue.unschedulable(&key, PluginSet::default(), now);
@@ -322,7 +324,7 @@ mod tests {
         let (mut queue, now) = queue();
         queue.set(pod("a").gate("x").info(), now);
         assert!(queue.pop(now + 2 * FLUSH).is_none());
-        queue.wake(now, |_| true);
+        queue.wake(now, |_, _| true);
         assert!(queue.pop(now).is_none());
         queue.set(pod("a").info(), now);
         assert_eq!(name(queue.pop(now)).as_deref(), Some("a"));

@@ -60,7 +60,7 @@ pub async fn run(cluster: Cluster, config: Config, stop: CancellationToken) -> R
         () = stop.cancelled() => return Ok(()),
     }
     let hands = Hands {
-        applier: Applier::new(cluster, shared.clone()),
+        applier: Applier::new(cluster, shared.clone(), &config),
         permits: Arc::new(Semaphore::new(config.parallel_binds.max(1))),
         runtime: Handle::current(),
         stop: stop.clone(),
@@ -142,9 +142,9 @@ fn one(core: &mut Core, hands: &Hands, pod: Arc<PodInfo>, permit: OwnedSemaphore
                 }
             }
             let name = core.state.node(node).name.clone();
-            let applier = hands.applier.clone();
+            let (applier, timeout) = (hands.applier.clone(), profile.bind_timeout);
             hands.runtime.spawn(async move {
-                applier.bind(pod, node, name, bindings).await;
+                applier.bind(pod, node, name, bindings, timeout).await;
                 drop(permit);
             });
         }
@@ -166,8 +166,9 @@ fn nowhere(
     let now = Instant::now();
     let applier = hands.applier.clone();
     match outcome {
-        Outcome::Nothing(end) => {
-            let text = message(&core.state, &pod, failure, Some(&end));
+        Outcome::Nothing(_) | Outcome::Off => {
+            let end = if let Outcome::Nothing(end) = &outcome { Some(end.as_str()) } else { None };
+            let text = message(&core.state, &pod, failure, end);
             let new = core.queue.report(&pod.key, &text);
             core.queue.unschedulable(&pod.key, failure.plugins, now);
             hands.runtime.spawn(async move {

@@ -116,7 +116,15 @@ impl NodeInfo {
 
     /// Takes a pod away again.
     pub fn remove(&mut self, key: &super::PodKey) -> Option<Arc<PodInfo>> {
-        let at = self.pods.iter().position(|p| p.key == *key)?;
+        self.remove_at(self.pods.iter().position(|p| p.key == *key)?)
+    }
+
+    /// Takes this very version of a pod away, without comparing names.
+    pub fn remove_same(&mut self, pod: &Arc<PodInfo>) -> Option<Arc<PodInfo>> {
+        self.remove_at(self.pods.iter().rposition(|p| Arc::ptr_eq(p, pod))?)
+    }
+
+    fn remove_at(&mut self, at: usize) -> Option<Arc<PodInfo>> {
         let pod = self.pods.swap_remove(at);
         self.requested.sub(&pod.requests);
         self.nonzero.0 -= pod.nonzero.0;

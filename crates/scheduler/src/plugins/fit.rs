@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{MAX_SCORE, Plugin, Reject};
+use crate::config::Rules;
 use crate::model::{NodeInfo, PodInfo};
 
 const PODS: u32 = 1;
@@ -43,6 +44,20 @@ pub fn filter(pod: &PodInfo, node: &NodeInfo) -> Result<(), Reject> {
         return Ok(());
     }
     Err(Reject { plugin: Plugin::NodeResourcesFit, detail: short, hopeless: never })
+}
+
+/// A rejection anew, without the resources that the profile ignores.
+///
+/// # Errors
+/// The rejection for what is left.
+#[cold]
+pub fn overlook(reject: Reject, rules: &Rules, pod: &PodInfo, node: &NodeInfo) -> Result<(), Reject> {
+    if rules.ignored.is_empty() && rules.ignored_groups.is_empty() {
+        return Err(reject);
+    }
+    let mut asked = pod.clone();
+    asked.requests.scalar.iter_mut().filter(|(name, _)| rules.ignores(name)).for_each(|(_, amount)| *amount = 0);
+    filter(&asked, node)
 }
 
 /// The reasons behind a rejection's detail.

@@ -23,6 +23,13 @@ pub struct Prepared {
     existing: Vec<TermId>,
 }
 
+impl Prepared {
+    /// Whether no pod matters, near or far.
+    pub fn is_empty(&self) -> bool {
+        self.affinity.is_empty() && self.anti.is_empty() && self.existing.is_empty()
+    }
+}
+
 /// Prepares the required terms of a pod.
 pub fn prepare(state: &mut State, pod: &PodInfo) -> Prepared {
     let (terms, slots) = state.terms_and_slots();

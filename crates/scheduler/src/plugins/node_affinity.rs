@@ -1,21 +1,27 @@
 //! NodeAffinity: `nodeSelector`, required and preferred node affinity.
 
 use super::{Plugin, Reject};
-use crate::model::{NodeInfo, PodInfo};
+use crate::model::{NodeInfo, NodeRule, NodeTerm, PodInfo};
 
-/// Whether the pod may go to the node.
+/// Detail of a rejection: the profile's own affinity.
+pub const ADDED: u32 = 1;
+
+/// Whether the pod may go to the node; `added` is what its profile demands beside.
 #[inline]
-pub fn filter(pod: &PodInfo, node: &NodeInfo) -> Result<(), Reject> {
+pub fn filter(added: Option<&NodeRule>, pod: &PodInfo, node: &NodeInfo) -> Result<(), Reject> {
+    if added.is_some_and(|rule| !rule.matches(node)) {
+        return Err(Reject::hopeless(Plugin::NodeAffinity, ADDED));
+    }
     match &pod.node_rule {
         Some(rule) if !rule.matches(node) => Err(Reject::hopeless(Plugin::NodeAffinity, 0)),
         _ => Ok(()),
     }
 }
 
-/// The weights of the preferences that the node meets.
+/// The weights of the preferences that the node meets, the profile's own and the pod's.
 #[inline]
-pub fn score(pod: &PodInfo, node: &NodeInfo) -> i64 {
-    pod.node_preferences.iter().filter(|(_, term)| term.matches(node)).map(|(weight, _)| weight).sum()
+pub fn score(added: &[(i64, NodeTerm)], pod: &PodInfo, node: &NodeInfo) -> i64 {
+    added.iter().chain(&pod.node_preferences).filter(|(_, term)| term.matches(node)).map(|(weight, _)| weight).sum()
 }
 
 #[cfg(test)]
@@ -41,7 +47,7 @@ mod tests {
             ("by another name", pod("p").affinity(affinity(json!([{"matchFields": [req("metadata.name", "In", &["n2"])]}]))), false),
             ("both", pod("p").node_selector("disk", "hdd").affinity(affinity(json!([{"matchExpressions": [req("disk", "Exists", &[])]}]))), false),
         ] {
-            assert_eq!(filter(&wants.info(), &on).is_ok(), fits, "{name}");
+            assert_eq!(filter(None, &wants.info(), &on).is_ok(), fits, "{name}");
         }
     }
 
@@ -50,6 +56,6 @@ mod tests {
         let on = node("n1").label("disk", "ssd").info();
         let prefer = |weight: i32, value: &str| json!({"weight": weight, "preference": {"matchExpressions": [{"key": "disk", "operator": "In", "values": [value]}]}});
         let wants = pod("p").affinity(json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [prefer(5, "ssd"), prefer(7, "hdd"), prefer(3, "ssd")]}}));
-        assert_eq!(score(&wants.info(), &on), 8);
+        assert_eq!(score(&[], &wants.info(), &on), 8);
     }
 }

@@ -50,6 +50,8 @@ pub struct State {
     pub cluster: Cluster,
     /// Pods for which room was made, by node.
     nominated: SymMap<Sym, Vec<Arc<PodInfo>>>,
+    /// The node of each of them.
+    nominated_at: HashMap<PodKey, Sym>,
     /// On how many nodes each image is.
     image_nodes: SymMap<Sym, u32>,
 }
@@ -227,9 +229,13 @@ impl State {
 
     fn detach(&mut self, id: NodeId, key: &PodKey) {
         if let Some(pod) = self.nodes[id as usize].remove(key) {
-            self.terms.change(&self.nodes, id, &pod, -1);
-            self.volumes.use_claims(&pod, -1);
+            self.detached(id, &pod);
         }
+    }
+
+    fn detached(&mut self, id: NodeId, pod: &PodInfo) {
+        self.terms.change(&self.nodes, id, pod, -1);
+        self.volumes.use_claims(pod, -1);
     }
 
     /// A bound pod came or changed.
@@ -299,18 +305,23 @@ impl State {
     /// Remembers that room on a node was made for a pod.
     pub fn nominate(&mut self, pod: Arc<PodInfo>, node: &str) {
         self.denominate(&pod.key);
-        self.nominated.entry(Sym::of(node)).or_default().push(pod);
+        let node = Sym::of(node);
+        self.nominated_at.insert(pod.key.clone(), node);
+        self.nominated.entry(node).or_default().push(pod);
     }
 
     /// Forgets that.
     pub fn denominate(&mut self, key: &PodKey) {
-        if self.nominated.is_empty() {
+        if self.nominated_at.is_empty() {
             return;
         }
-        self.nominated.retain(|_, pods| {
+        let Some(node) = self.nominated_at.remove(key) else { return };
+        if let Some(pods) = self.nominated.get_mut(&node) {
             pods.retain(|p| p.key != *key);
-            !pods.is_empty()
-        });
+            if pods.is_empty() {
+                self.nominated.remove(&node);
+            }
+        }
     }
 
     /// Pods for which room was made on a node.
@@ -324,8 +335,20 @@ impl State {
     }
 
     /// Takes a pod off its node for a trial; [`State::put_back`] undoes it.
-    pub fn take_off(&mut self, node: NodeId, key: &PodKey) {
-        self.detach(node, key);
+    pub fn take_off(&mut self, node: NodeId, pod: &Arc<PodInfo>) {
+        if let Some(pod) = self.nodes[node as usize].remove_same(pod) {
+            self.detached(node, &pod);
+        }
+    }
+
+    /// Takes a pod off its node for a trial that asks for room on the node only: counts of affinity and of volumes stay as they are.
+    pub fn lift(&mut self, node: NodeId, pod: &Arc<PodInfo>) {
+        self.nodes[node as usize].remove_same(pod);
+    }
+
+    /// Undoes [`State::lift`].
+    pub fn lower(&mut self, node: NodeId, pod: Arc<PodInfo>) {
+        self.nodes[node as usize].add(pod);
     }
 
     /// Puts a pod on a node for a trial, or back after one.
