@@ -92,7 +92,8 @@ struct Shape {
 }
 
 fn fit(profile: &mut Profile, args: FitArgs, at: &str) -> Result<(), FileError> {
-    for (i, group) in args.ignored_resource_groups.iter().enumerate().filter(|(_, g)| g.contains('/')) {
+    if let Some(i) = args.ignored_resource_groups.iter().position(|group| group.contains('/')) {
+        let group = &args.ignored_resource_groups[i];
         return wrong(
             format!("{at}.ignoredResourceGroups[{i}]"),
             format!("{group:?}: a group is what stands before the slash"),
