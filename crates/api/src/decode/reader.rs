@@ -325,6 +325,8 @@ impl<'s> Seed<'_, 's, '_> {
     ) -> Result<Map<String, Value>, A::Error> {
         let mut object = Map::new();
         let owner = node.map(Node::type_name).filter(|n| !n.is_empty()).unwrap_or(self.owner);
+        // What is stored is what Go would write of it.
+        let leaves_out = self.reader.fill && node.is_some_and(|n| n.ty() == Type::Object && !n.type_name().is_empty());
         while let Some(key) = map.next_key_seed(KeySeed)? {
             self.spend(key.len())?;
             let child = node.and_then(|n| n.child(&key));
@@ -345,6 +347,10 @@ impl<'s> Seed<'_, 's, '_> {
             };
             if object.contains_key(&*key) {
                 self.reader.note("duplicate", self.path, &key);
+            }
+            if leaves_out && child.is_some_and(|c| c.leaves_out(&value)) {
+                object.remove(&*key);
+                continue;
             }
             object.insert(key.into_owned(), value);
         }

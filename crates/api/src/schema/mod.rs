@@ -251,6 +251,20 @@ impl<'a> Node<'a> {
         self.flag(flags::PLAIN)
     }
 
+    /// Whether Go leaves this value out when it writes the field: a list, map, byte string or scalar held by value that is
+    /// empty, where the field is optional (`omitempty`).
+    pub fn leaves_out(self, value: &Value) -> bool {
+        let empty = match value {
+            Value::Array(items) => items.is_empty() && self.ty() == Type::List,
+            Value::Object(entries) => entries.is_empty() && self.ty() == Type::Map,
+            Value::String(text) => text.is_empty() && (self.is_plain() || self.ty() == Type::Bytes),
+            Value::Bool(flag) => !flag && self.is_plain(),
+            Value::Number(number) => self.is_plain() && number.as_f64() == Some(0.0),
+            Value::Null => false,
+        };
+        empty && !self.is_required() && self.extra().is_none_or(|e| e.zero.is_none() && e.default.is_none())
+    }
+
     /// Whether null is a value here (custom resources).
     pub fn is_nullable(self) -> bool {
         self.flag(flags::NULLABLE)

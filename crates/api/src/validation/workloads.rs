@@ -227,8 +227,40 @@ pub(super) fn stateful_set(out: &mut Out, object: &Value) {
     if !service.is_empty() {
         super::check::invalid_all(out, &at.child("serviceName"), service, names::dns1123_subdomain(service));
     }
-    selector_and_template(out, &at, spec);
+    with_claims(spec, |spec| selector_and_template(out, &at, spec));
     pod::must_restart_always(out, &at.child("template"), child(spec, "template"));
+}
+
+/// Lets `check` see a StatefulSet's template with the volumes that its claim templates will give to the Pods.
+fn with_claims(spec: &Value, check: impl FnOnce(&Value)) {
+    let claims = items(spec, "volumeClaimTemplates");
+    if claims.is_empty() {
+        return check(spec);
+    }
+    let mut spec = spec.clone();
+    let volumes = spec.pointer("/template/spec/volumes").and_then(Value::as_array).cloned().unwrap_or_default();
+    let names: Vec<&str> = claims.iter().map(|claim| text(child(claim, "metadata"), "name")).collect();
+    // Own volumes stay in front, so that paths in messages are those of the template; a claim hides a volume of its name.
+    let mut all: Vec<Value> = volumes
+        .into_iter()
+        .map(|volume| match names.iter().find(|name| **name == text(&volume, "name")) {
+            Some(name) => claimed(name),
+            None => volume,
+        })
+        .collect();
+    for name in names {
+        if !all.iter().any(|volume| text(volume, "name") == name) {
+            all.push(claimed(name));
+        }
+    }
+    if let Some(pod) = spec.pointer_mut("/template/spec").and_then(Value::as_object_mut) {
+        pod.insert("volumes".to_owned(), Value::Array(all));
+    }
+    check(&spec);
+}
+
+fn claimed(name: &str) -> Value {
+    serde_json::json!({"name": name, "persistentVolumeClaim": {"claimName": name}})
 }
 
 pub(super) fn stateful_set_update(out: &mut Out, new: &Value, old: &Value) {

@@ -152,6 +152,10 @@ impl Registry {
             metadata.insert("creationTimestamp".into(), json!(rfc3339_seconds(now)));
         }
         rules::default(kind, &mut object);
+        if track {
+            // Before admission: what the server itself fills in is nobody's.
+            fields::track(kind, "", None, &mut object, &fields::Manager::of(call, options), now);
+        }
         // Upstream lets admission see the object before the strategy resets what may not be set.
         let mut request = Request {
             operation: Operation::Create,
@@ -173,9 +177,6 @@ impl Registry {
         rules::default(kind, &mut object);
         self.before_create(call, kind, &mut object)?;
         meta::tidy(&mut object);
-        if track {
-            fields::track(kind, "", None, &mut object, &fields::Manager::of(call, options), now);
-        }
         let mut errors = rules::validate_create(kind, &object);
         let name = meta::name(&object).to_owned();
         if name.is_empty() && errors.is_empty() {

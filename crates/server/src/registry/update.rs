@@ -179,6 +179,10 @@ impl Registry {
             rules::default(kind, &mut object);
         }
         pass_door(kind, subresource, &mut object, &old);
+        if !matches!(update.change, Change::Apply(_) | Change::Rewrite) {
+            // Before admission: what the server itself fills in is nobody's.
+            fields::track(kind, subresource, Some(&old), &mut object, &Manager::of(call, options), now);
+        }
         let mut request = Request {
             operation: Operation::Update,
             kind: kind.clone(),
@@ -208,9 +212,6 @@ impl Registry {
             stamp_conditions(&mut object, &old, &rfc3339_seconds(now));
         }
         meta::tidy(&mut object);
-        if !matches!(update.change, Change::Apply(_) | Change::Rewrite) {
-            fields::track(kind, subresource, Some(&old), &mut object, &Manager::of(call, options), now);
-        }
         meta::set(&mut object, "resourceVersion", meta::resource_version(&old));
         let errors = rules::validate_update(kind, subresource, &object, &old);
         if !errors.is_empty() {
