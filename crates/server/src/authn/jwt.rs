@@ -105,8 +105,29 @@ pub(super) fn split(token: &str) -> Result<(Value, Value, Vec<u8>, &str), JwtErr
 }
 
 #[cfg(test)]
+#[path = "../../../api/tests/fuzz/mutate.rs"]
+mod mutate;
+
+#[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Tokens of strangers: none but the one that was signed is believed, and none is fatal.
+    #[test]
+    fn mutations_are_not_believed() {
+        let key = key();
+        let token = key.sign(&json!({"iss": "me", "sub": "you", "exp": 1})).unwrap();
+        let none =
+            format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), URL_SAFE_NO_PAD.encode(r#"{"iss":"me"}"#));
+        let corpus = [token.as_bytes(), none.as_bytes(), b"a.b.c", b"eyJhbGciOiJFUzI1NiJ9.e30."];
+        super::mutate::Fuzz::new("tokens", &corpus, 11).run(3000, |bytes| {
+            let Some(text) = super::mutate::utf8(bytes) else { return };
+            let _ = claimed_issuer(text);
+            if let Ok(claims) = key.verify(text) {
+                assert_eq!((&claims["iss"], &claims["sub"]), (&json!("me"), &json!("you")));
+            }
+        });
+    }
 
     fn key() -> SigningKey {
         let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new()).unwrap();

@@ -29,9 +29,17 @@ pub struct Refused {
     pub timed_out: u64,
 }
 
+/// Somebody who waits.
+struct Waiting {
+    id: u64,
+    /// How many seats it takes.
+    width: u32,
+    call: oneshot::Sender<()>,
+}
+
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<(u64, oneshot::Sender<()>)>,
+    waiting: VecDeque<Waiting>,
     /// Virtual time at which its next request is due.
     due: u64,
 }
@@ -170,10 +178,25 @@ impl Level {
         self.retired && self.used == 0 && self.waiting == 0
     }
 
-    /// A request of a flow comes; `may` says whether there is a seat.
-    pub fn arrive(&mut self, id: u64, flow: u64, may: bool) -> Answer {
+    /// The most seats that one request may take.
+    pub fn widest(&self) -> u32 {
+        if self.limits.exempt {
+            return 1;
+        }
+        let part = (u64::from(self.nominal) * 15).div_ceil(100);
+        u32::try_from(part).unwrap_or(u32::MAX).clamp(1, super::cost::MOST_SEATS)
+    }
+
+    /// How many seats the one who is due takes.
+    pub fn next_width(&self) -> Option<u32> {
+        let due = self.queues.iter().filter(|q| !q.waiting.is_empty()).min_by_key(|q| q.due)?;
+        due.waiting.front().map(|w| w.width)
+    }
+
+    /// A request of a flow comes, which takes `width` seats; `may` says whether there are so many.
+    pub fn arrive(&mut self, id: u64, flow: u64, width: u32, may: bool) -> Answer {
         if self.limits.exempt || (may && self.waiting == 0) {
-            self.sit();
+            self.sit(width);
             return Answer::Sit;
         }
         let Some(queuing) = self.limits.queuing else {
@@ -190,7 +213,7 @@ impl Level {
         if queue.waiting.is_empty() {
             queue.due = queue.due.max(self.now);
         }
-        queue.waiting.push_back((id, call));
+        queue.waiting.push_back(Waiting { id, width, call });
         self.waiting += 1;
         if may {
             self.serve_one();
@@ -211,33 +234,33 @@ impl Level {
         loop {
             let due = self.queues.iter_mut().filter(|q| !q.waiting.is_empty()).min_by_key(|q| q.due);
             let Some(queue) = due else { return false };
-            let Some((_, call)) = queue.waiting.pop_front() else { return false };
+            let Some(next) = queue.waiting.pop_front() else { return false };
             self.now = queue.due;
-            queue.due += 1;
+            queue.due += u64::from(next.width);
             self.waiting -= 1;
             // Who went away meanwhile does not count.
-            if call.send(()).is_ok() {
-                self.sit();
+            if next.call.send(()).is_ok() {
+                self.sit(next.width);
                 return true;
             }
         }
     }
 
-    fn sit(&mut self) {
-        self.used += 1;
+    fn sit(&mut self, width: u32) {
+        self.used += width;
         self.served += 1;
     }
 
-    /// A seat is given back.
-    pub fn release(&mut self) {
-        self.used = self.used.saturating_sub(1);
+    /// Seats are given back.
+    pub fn release(&mut self, width: u32) {
+        self.used = self.used.saturating_sub(width);
     }
 
     /// Somebody who waits goes away; false when it is not in a queue any more, as it was given a seat.
     pub fn leave(&mut self, id: u64) -> bool {
         for queue in &mut self.queues {
             let before = queue.waiting.len();
-            queue.waiting.retain(|(other, _)| *other != id);
+            queue.waiting.retain(|other| other.id != id);
             if queue.waiting.len() < before {
                 self.waiting -= 1;
                 return true;

@@ -7,6 +7,7 @@
 //! Long-running requests (watches, exec and their like) take no seat; how many are open is limited by itself.
 
 pub mod config;
+pub mod cost;
 pub mod level;
 
 use crate::authn::{GROUP_MASTERS, GROUP_NODES, UserInfo};
@@ -83,6 +84,8 @@ pub struct Room {
 struct Seat {
     flow: Arc<Flow>,
     level: Arc<str>,
+    /// How many seats it takes.
+    width: u32,
     /// The place in the queue while it waits.
     waiting: Option<u64>,
 }
@@ -93,7 +96,7 @@ impl Drop for Seat {
         let left = self.waiting.is_some_and(|id| state.levels.get_mut(&*self.level).is_some_and(|l| l.leave(id)));
         if !left {
             if let Some(level) = state.levels.get_mut(&*self.level) {
-                level.release();
+                level.release(self.width);
             }
             serve_waiting(&mut state, self.flow.seats);
         }
@@ -108,7 +111,8 @@ fn serve_waiting(state: &mut State, seats: u32) {
             state.levels.iter().filter(|(_, level)| level.waits()).map(|(name, _)| name.clone()).collect();
         let mut served = false;
         for name in names {
-            if may_sit(&state.levels, &name, seats)
+            let Some(width) = state.levels.get(&name).and_then(Level::next_width) else { continue };
+            if may_sit(&state.levels, &name, seats, width)
                 && let Some(level) = state.levels.get_mut(&name)
             {
                 served |= level.serve_one();
@@ -120,13 +124,15 @@ fn serve_waiting(state: &mut State, seats: u32) {
     }
 }
 
-/// Whether a level may take one more seat: within its share always, beyond it from what others lend and do not use.
-fn may_sit(levels: &BTreeMap<String, Level>, name: &str, seats: u32) -> bool {
+/// Whether a level may take `width` more seats: within its share always, beyond it from what others lend and do not use.
+/// Who is alone on a level may sit however wide, as it would never get through otherwise.
+fn may_sit(levels: &BTreeMap<String, Level>, name: &str, seats: u32, width: u32) -> bool {
     let Some(own) = levels.get(name) else { return true };
-    if own.used() < own.nominal() {
+    let wanted = own.used().saturating_add(width);
+    if wanted <= own.nominal() || (own.used() == 0 && own.nominal() > 0) {
         return true;
     }
-    if own.used() >= own.most() {
+    if wanted > own.most() {
         return false;
     }
     let used: u32 = levels.values().filter(|l| l.counts()).map(Level::used).sum();
@@ -136,7 +142,7 @@ fn may_sit(levels: &BTreeMap<String, Level>, name: &str, seats: u32) -> bool {
         .filter(|(other, level)| other.as_str() != name && level.counts())
         .map(|(_, level)| level.kept().saturating_sub(level.used()))
         .sum();
-    used + kept < seats
+    used + kept + width <= seats
 }
 
 impl Flow {
@@ -236,23 +242,25 @@ impl Flow {
         }
     }
 
-    /// Waits for a seat for a short request.
+    /// Waits for seats for a short request that takes `width` of them; a level gives one request no more than a part of its
+    /// own (upstream: 15 percent).
     ///
     /// # Errors
     /// 429, with `Retry-After`.
-    pub async fn enter(self: &Arc<Self>, class: &Class) -> Result<Room, ApiError> {
-        let (answer, id) = {
+    pub async fn enter(self: &Arc<Self>, class: &Class, width: u32) -> Result<Room, ApiError> {
+        let (answer, id, width) = {
             let mut state = self.state.lock();
             state.next += 1;
             let id = state.next;
-            let may = may_sit(&state.levels, &class.level, self.seats);
+            let width = width.clamp(1, state.levels.get(&*class.level).map_or(1, Level::widest));
+            let may = may_sit(&state.levels, &class.level, self.seats, width);
             let answer = match state.levels.get_mut(&*class.level) {
-                Some(level) => level.arrive(id, class.flow, may),
+                Some(level) => level.arrive(id, class.flow, width, may),
                 None => Answer::Sit,
             };
-            (answer, id)
+            (answer, id, width)
         };
-        let seat = |waiting| Seat { flow: self.clone(), level: class.level.clone(), waiting };
+        let seat = |waiting| Seat { flow: self.clone(), level: class.level.clone(), width, waiting };
         let room = |seat| Room { seat: Some(seat), long: [None, None] };
         match answer {
             Answer::Sit => Ok(room(seat(None))),
@@ -385,16 +393,16 @@ mod tests {
         let mut held = vec![];
         // Five of its own, three that b lends.
         for _ in 0..8 {
-            held.push(flow.enter(&class("a", 0)).await.unwrap());
+            held.push(flow.enter(&class("a", 0), 1).await.unwrap());
         }
-        assert_eq!(flow.enter(&class("a", 0)).await.err().map(|e| e.code), Some(429));
+        assert_eq!(flow.enter(&class("a", 0), 1).await.err().map(|e| e.code), Some(429));
         // What b keeps, and its share, are b's whatever a does.
         for _ in 0..5 {
-            held.push(flow.enter(&class("b", 0)).await.unwrap());
+            held.push(flow.enter(&class("b", 0), 1).await.unwrap());
         }
-        assert!(flow.enter(&class("b", 0)).await.is_err());
+        assert!(flow.enter(&class("b", 0), 1).await.is_err());
         held.truncate(4);
-        flow.enter(&class("a", 0)).await.unwrap();
+        flow.enter(&class("a", 0), 1).await.unwrap();
         assert!(flow.metrics().contains(
             "apiserver_flowcontrol_rejected_requests_total{priority_level=\"a\",reason=\"concurrency-limit\"} 1"
         ));
@@ -404,19 +412,19 @@ mod tests {
     async fn flows_wait_behind_themselves() {
         let flow = Flow::with(1, 10, Duration::from_secs(5));
         flow.put_level(&limited("q", 1, 0, Some(64)));
-        let seat = flow.enter(&class("q", 1)).await.unwrap();
+        let seat = flow.enter(&class("q", 1), 1).await.unwrap();
         let served: Arc<Mutex<Vec<u64>>> = Arc::default();
         let mut tasks = vec![];
         for own in [1, 1, 1, 7_000_000_019] {
             let (flow, served) = (flow.clone(), served.clone());
             tasks.push(tokio::spawn(async move {
-                let _seat = flow.enter(&class("q", own)).await.unwrap();
+                let _seat = flow.enter(&class("q", own), 1).await.unwrap();
                 served.lock().push(own);
             }));
             tokio::task::yield_now().await;
         }
         // The flood's queue is full: it alone is sent away.
-        assert_eq!(flow.enter(&class("q", 1)).await.err().map(|e| e.code), Some(429));
+        assert_eq!(flow.enter(&class("q", 1), 1).await.err().map(|e| e.code), Some(429));
         drop(seat);
         for task in tasks {
             task.await.unwrap();
@@ -429,12 +437,12 @@ mod tests {
     async fn who_waits_too_long_leaves_nothing_behind() {
         let flow = Flow::with(1, 10, Duration::from_millis(10));
         flow.put_level(&limited("q", 1, 0, Some(4)));
-        let seat = flow.enter(&class("q", 1)).await.unwrap();
+        let seat = flow.enter(&class("q", 1), 1).await.unwrap();
         for _ in 0..10 {
-            assert!(flow.enter(&class("q", 1)).await.is_err());
+            assert!(flow.enter(&class("q", 1), 1).await.is_err());
         }
         drop(seat);
-        flow.enter(&class("q", 1)).await.unwrap();
+        flow.enter(&class("q", 1), 1).await.unwrap();
         flow.remove_level("q");
         assert!(!flow.has_level("q"));
     }
@@ -470,6 +478,23 @@ mod tests {
         for (user, path, method, level) in table {
             assert_eq!(&*flow.classify(&user, &info(path, method)).level, level, "{} {path}", user.name);
         }
+    }
+
+    #[tokio::test]
+    async fn what_costs_much_takes_much_room() {
+        let flow = Flow::with(100, 10, Duration::from_millis(20));
+        flow.put_level(&limited("a", 1, 0, None));
+        // Ten seats at most for one request, whatever it costs.
+        let wide: Vec<_> =
+            futures::future::join_all((0..9).map(|_| async { flow.enter(&class("a", 0), 99).await.unwrap() })).await;
+        let metrics = flow.metrics();
+        assert!(metrics.contains("current_executing_seats{priority_level=\"a\"} 90"), "{metrics}");
+        let narrow = flow.enter(&class("a", 0), 9).await.unwrap();
+        assert!(flow.enter(&class("a", 0), 99).await.is_err());
+        let last = flow.enter(&class("a", 0), 1).await.unwrap();
+        assert!(flow.enter(&class("a", 0), 1).await.is_err());
+        drop((wide, narrow, last));
+        assert!(flow.metrics().contains("current_executing_seats{priority_level=\"a\"} 0"));
     }
 
     #[test]

@@ -181,6 +181,18 @@ impl Server {
         Ok(response)
     }
 
+    /// How many seats a request takes.
+    fn width(&self, parts: &Parts, info: &RequestInfo) -> u32 {
+        let sizes = &self.registry.sizes;
+        if info.verb != "list" || sizes.is_empty() {
+            return 1;
+        }
+        let kinds = self.registry.kinds();
+        let Some(kind) = kinds.resource(&info.group, &info.version, &info.resource) else { return 1 };
+        let stored = sizes.of(&crate::registry::keys::prefix(kind, &info.namespace));
+        crate::flow::cost::seats_of_list(info, &parts.uri, stored)
+    }
+
     /// Answers once there is room.
     async fn seated(
         self: Arc<Self>,
@@ -191,7 +203,11 @@ impl Server {
         class: &Class,
     ) -> Result<Response<Body>, ApiError> {
         let long = info.is_long_running(&parts.uri);
-        let room = if long { Some(self.flow.enter_long(&user)?) } else { Some(self.flow.enter(class).await?) };
+        let room = if long {
+            Some(self.flow.enter_long(&user)?)
+        } else {
+            Some(self.flow.enter(class, self.width(parts, &info)).await?)
+        };
         let trail = crate::audit::Trail::of(parts).cloned();
         let allowed = self.authorize(&user, &info).await;
         if let Some(trail) = &trail {

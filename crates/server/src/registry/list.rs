@@ -136,6 +136,9 @@ impl Registry {
                 (StoreError::Compacted { .. }, Some(place)) => expired_token(place),
                 (e, _) => store_error(e),
             })?;
+            if after.is_none() {
+                self.sizes.note(&prefix, page.entries.len() as u64 + page.remaining_count);
+            }
             out.revision = page.revision;
             at = At::Exact(page.revision);
             let last = page.entries.last().map(|entry| entry.key.to_string());

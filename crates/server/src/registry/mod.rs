@@ -86,6 +86,8 @@ pub struct Registry {
     converters: conversion::Converters,
     /// The compiled admission policies.
     pub policies: Arc<Policies>,
+    /// How large the last lists were, for flow control.
+    pub sizes: crate::flow::cost::Sizes,
     /// Told when the table of kinds changed.
     pub kinds_changed: tokio::sync::Notify,
     kinds: RwLock<Arc<KindTable>>,
@@ -125,6 +127,7 @@ impl Registry {
             hooks,
             policies,
             converters: conversion::Converters::default(),
+            sizes: crate::flow::cost::Sizes::default(),
             kinds_changed: tokio::sync::Notify::new(),
             seal,
             event_ttl,

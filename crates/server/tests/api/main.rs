@@ -4,6 +4,7 @@
 mod access;
 mod definitions;
 mod harness;
+mod hostile;
 mod https;
 mod lists;
 mod malformed;
