@@ -49,14 +49,14 @@ pub async fn run_cleaner(context: Context) -> anyhow::Result<()> {
     let queue = WorkQueue::new();
     enqueue_each(&secrets, &queue);
     secrets.synced().await;
-    let client = context.client();
+    let (client, clock) = (context.client(), context.config.clock);
     let reconcile = |key: Key| {
         let secret = secrets.get(&key);
         let api: Api<Secret> = Api::namespaced(client.clone(), &key.namespace);
         async move {
             let Some(secret) = secret else { return Ok(None) };
             let Some(at) = expiration(&secret) else { return Ok(None) };
-            if let Some(wait) = until(at, Timestamp::now()) {
+            if let Some(wait) = until(at, clock()) {
                 return Ok(Some(wait));
             }
             let same = Preconditions { uid: secret.metadata.uid.clone(), resource_version: None };
@@ -130,7 +130,7 @@ pub async fn run_signer(context: Context) -> anyhow::Result<()> {
     maps.synced().await;
     let client = context.client();
     let reconcile = |key: Key| {
-        let now = Timestamp::now();
+        let now = context.now();
         let all = secrets.list();
         let changed = maps.get(&key).and_then(|m| plan(&m, &all, now));
         // A signature goes when its token expires.

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 /// Settings of the controllers; [`Default`] has upstream's values.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -26,6 +28,8 @@ pub struct Config {
     pub hpa_sync_period: Duration,
     /// Endpoints that one slice holds at most.
     pub max_endpoints_per_slice: usize,
+    /// What the wall clock says. Tests set it; waiting is by tokio's clock.
+    pub clock: fn() -> Timestamp,
 }
 
 /// The times by which the loss of a node is noticed and answered.
@@ -58,6 +62,7 @@ impl Default for Config {
             terminated_pod_threshold: 12_500,
             hpa_sync_period: Duration::from_secs(15),
             max_endpoints_per_slice: 100,
+            clock: Timestamp::now,
         }
     }
 }

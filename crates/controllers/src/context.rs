@@ -5,6 +5,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use caravel_client::{Change, Cluster, Error, Informer, Key, Object, Recorder, WorkQueue, object_ref, run_workers};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::Resource;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +32,11 @@ impl Context {
     /// The client for writes.
     pub fn client(&self) -> kube::Client {
         self.cluster.client()
+    }
+
+    /// The present by the wall clock.
+    pub fn now(&self) -> Timestamp {
+        (self.config.clock)()
     }
 
     /// An informer of pods, indexed by managing owner and by node.

@@ -10,6 +10,7 @@ mod bootstrap;
 mod cluster_role_aggregation;
 mod common;
 mod config;
+mod config_rollout;
 mod context;
 mod cronjob;
 mod csr;
@@ -53,6 +54,7 @@ macro_rules! table {
 
 table! {
     "deployment-controller" => deployment::run,
+    "config-rollout-controller" => config_rollout::run,
     "replicaset-controller" => replicaset::run_replica_sets,
     "replicationcontroller-controller" => replicaset::run_replication_controllers,
     "endpointslice-controller" => endpoints::run_slices,

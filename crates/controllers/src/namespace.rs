@@ -76,7 +76,7 @@ impl Controller {
             return Ok(None);
         }
         let left = self.delete_contents(&key.name).await;
-        let conditions = conditions(&left, ns.status.as_ref(), Timestamp::now());
+        let conditions = conditions(&left, ns.status.as_ref(), self.context.now());
         if ns.status.as_ref().and_then(|s| s.conditions.as_ref()) != Some(&conditions) {
             ns.status.get_or_insert_default().conditions = Some(conditions);
             ns = put_status(&api, &ns).await?;

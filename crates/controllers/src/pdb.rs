@@ -234,7 +234,7 @@ impl Controller {
         let pods: Vec<Arc<Pod>> =
             self.pods.list_in(&key.namespace).into_iter().filter(|p| selector.matches(labels(&**p))).collect();
         let scale = if needs_scale(&pdb) { self.scale(&key.namespace, &pods).await? } else { Ok(0) };
-        let decided = plan(&Snapshot { pdb: &pdb, pods: &pods, scale, now: Timestamp::now() });
+        let decided = plan(&Snapshot { pdb: &pdb, pods: &pods, scale, now: self.context.now() });
         record_on(&self.recorder, &*pdb, &decided.events);
         if let Some(status) = decided.status {
             let api: Api<PodDisruptionBudget> = Api::namespaced(self.context.client(), &key.namespace);

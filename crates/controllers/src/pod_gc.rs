@@ -166,7 +166,7 @@ impl Controller {
         if missing.len() > 1000 {
             missing.retain(|n, _| !self.pods.by_index(pod::BY_NODE, n).is_empty());
         }
-        let now = Timestamp::now();
+        let now = self.context.now();
         let since = *missing.entry(node.to_owned()).or_insert(now);
         Place::Gone(until(now, since).unwrap_or_default())
     }
@@ -178,7 +178,7 @@ impl Controller {
             && !pod::finished(p)
         {
             let alive = match message {
-                Some(m) => disrupt(&api, p, "DeletionByPodGC", m, Some("Failed")).await?,
+                Some(m) => disrupt(&api, p, "DeletionByPodGC", m, Some("Failed"), self.context.now()).await?,
                 None => fail_pod(&api, p).await?,
             };
             if !alive {

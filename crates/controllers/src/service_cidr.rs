@@ -128,7 +128,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let reconcile = |key: Key| {
         let range = ranges.get(&key);
         let used: Vec<IpAddr> = addresses.list().iter().filter_map(|a| name(&**a).parse().ok()).collect();
-        let step = range.map_or(Step::Nothing, |r| plan(&r, &ranges.list(), &used, Timestamp::now()));
+        let step = range.map_or(Step::Nothing, |r| plan(&r, &ranges.list(), &used, context.now()));
         let api: Api<ServiceCIDR> = Api::all(client.clone());
         async move {
             match step {

@@ -44,20 +44,20 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let queue = WorkQueue::new();
     enqueue_each(&jobs, &queue);
     jobs.synced().await;
-    let client = context.client();
+    let (client, clock) = (context.client(), context.config.clock);
     let reconcile = |key: Key| {
         let job = jobs.get(&key);
         let api: Api<Job> = Api::namespaced(client.clone(), &key.namespace);
         async move {
             let Some(job) = job else { return Ok(None) };
-            match plan(&job, Timestamp::now()) {
+            match plan(&job, clock()) {
                 Plan::Nothing => return Ok(None),
                 Plan::Later(wait) => return Ok(Some(wait)),
                 Plan::Delete => {}
             }
             // The time to live may have been raised since: what is deleted is what was judged.
             let Some(live) = api.get_opt(&key.name).await? else { return Ok(None) };
-            match plan(&live, Timestamp::now()) {
+            match plan(&live, clock()) {
                 Plan::Later(wait) => return Ok(Some(wait)),
                 Plan::Delete if uid(&live) == uid(&*job) => {}
                 _ => return Ok(None),

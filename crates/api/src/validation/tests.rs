@@ -534,6 +534,18 @@ fn workloads() {
         create_text("batch", "CronJob", &json!({"spec": {"schedule": "* *", "jobTemplate": job()}})),
         "spec.schedule: Invalid value: \"* *\": expected exactly 5 fields, found 2: [* *]"
     );
+    let zoned = |zone: &str| {
+        let spec = json!({"schedule": "* * * * *", "timeZone": zone, "jobTemplate": job()});
+        create_text("batch", "CronJob", &json!({ "spec": spec }))
+    };
+    for zone in ["Europe/Zurich", "America/Argentina/Buenos_Aires", "UTC", "Etc/UTC", "Etc/GMT+5"] {
+        assert_eq!(zoned(zone), "ok");
+    }
+    for zone in ["Mars/Olympus", "europe/zurich", "Europe/Zurich/", "../Europe/Zurich"] {
+        let want = format!("spec.timeZone: Invalid value: {zone:?}: unknown time zone {zone}");
+        assert_eq!(zoned(zone), want);
+    }
+    assert!(zoned("local").contains("must be an explicit time zone"));
 }
 
 #[test]

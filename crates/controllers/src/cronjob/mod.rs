@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caravel_client::{Informer, Key, Recorder, WorkQueue};
-use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
@@ -64,7 +63,7 @@ impl Controller {
             let live = api.get_opt(active.name.as_deref().unwrap_or_default()).await?;
             jobs.extend(live.filter(|j| uid(j) == uid_of_active).map(Arc::new));
         }
-        let decided = plan(&Snapshot { cron: &cron, jobs: &jobs, now: Timestamp::now() });
+        let decided = plan(&Snapshot { cron: &cron, jobs: &jobs, now: self.context.now() });
         self.apply(&cron, decided, &api).await
     }
 

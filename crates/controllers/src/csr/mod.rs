@@ -38,8 +38,9 @@ fn with_condition(
     type_: &str,
     reason: &str,
     message: String,
+    now: Timestamp,
 ) -> CertificateSigningRequest {
-    let now = Some(stored_time(Timestamp::now()));
+    let now = Some(stored_time(now));
     let mut changed = csr.clone();
     changed.status.get_or_insert_default().conditions.get_or_insert_default().push(
         CertificateSigningRequestCondition {
@@ -70,7 +71,7 @@ pub async fn run_approver(context: Context) -> anyhow::Result<()> {
     requests.synced().await;
     let client = context.client();
     let reconcile = |key: Key| {
-        let (csr, client) = (requests.get(&key), client.clone());
+        let (csr, client, now) = (requests.get(&key), client.clone(), context.now());
         async move {
             let Some(csr) = csr else { return Ok(None) };
             let decided = issued(&csr) || condition(&csr, "Approved").is_some() || condition(&csr, "Denied").is_some();
@@ -79,7 +80,7 @@ pub async fn run_approver(context: Context) -> anyhow::Result<()> {
             }
             let Ok(r) = request::parse(&csr) else { return Ok(None) };
             if csr.spec.signer_name == KUBELET_SERVING {
-                return approve_serving(&client, &csr, &r).await;
+                return approve_serving(&client, &csr, &r, now).await;
             }
             if request::kubelet_client(&csr, &r).is_err() {
                 return Ok(None);
@@ -90,7 +91,7 @@ pub async fn run_approver(context: Context) -> anyhow::Result<()> {
             ];
             for (sub, message) in kinds.iter().filter(|(s, _)| *s == "nodeclient" || request::own(&csr, &r)) {
                 if allowed(&client, &csr, sub).await? {
-                    let approved = with_condition(&csr, "Approved", "AutoApproved", (*message).to_owned());
+                    let approved = with_condition(&csr, "Approved", "AutoApproved", (*message).to_owned(), now);
                     let api: Api<CertificateSigningRequest> = Api::all(client);
                     api.replace_subresource("approval", &key.name, &PostParams::default(), &approved).await?;
                     return Ok(None);
@@ -108,6 +109,7 @@ async fn approve_serving(
     client: &kube::Client,
     csr: &CertificateSigningRequest,
     r: &rcgen::CertificateSigningRequestParams,
+    now: Timestamp,
 ) -> anyhow::Result<Option<Duration>> {
     let from_a_node = csr.spec.groups.iter().flatten().any(|group| group == "system:nodes") && request::own(csr, r);
     if !from_a_node || request::grantable(csr, r).is_err() {
@@ -118,11 +120,11 @@ async fn approve_serving(
     let addresses = known.and_then(|n| n.status?.addresses).unwrap_or_default();
     let addresses: Vec<&str> = addresses.iter().map(|a| a.address.as_str()).collect();
     if !request::names_are_of(r, &node, &addresses) {
-        let young = until(plus(created(csr), NODE_KNOWN), Timestamp::now()).is_some();
+        let young = until(plus(created(csr), NODE_KNOWN), now).is_some();
         return Ok(young.then_some(Duration::from_secs(2)));
     }
     let message = "Auto approving the serving certificate of a node for its own names.".to_owned();
-    let approved = with_condition(csr, "Approved", "AutoApproved", message);
+    let approved = with_condition(csr, "Approved", "AutoApproved", message, now);
     let api: Api<CertificateSigningRequest> = Api::all(client.clone());
     api.replace_subresource("approval", name(csr), &PostParams::default(), &approved).await?;
     Ok(None)
@@ -168,7 +170,7 @@ pub async fn run_signer(context: Context) -> anyhow::Result<()> {
     requests.synced().await;
     let client = context.client();
     let reconcile = |key: Key| {
-        let (csr, authority) = (requests.get(&key), authority.clone());
+        let (csr, authority, now) = (requests.get(&key), authority.clone(), context.now());
         let api: Api<CertificateSigningRequest> = Api::all(client.clone());
         async move {
             let Some(csr) = csr else { return Ok(None) };
@@ -177,13 +179,13 @@ pub async fn run_signer(context: Context) -> anyhow::Result<()> {
             if !ours || !open || condition(&csr, "Denied").is_some() {
                 return Ok(None);
             }
-            let written = match sign(&authority, &csr) {
+            let written = match sign(&authority, &csr, now) {
                 Ok(certificate) => {
                     let mut changed = (*csr).clone();
                     changed.status.get_or_insert_default().certificate = Some(ByteString(certificate.into_bytes()));
                     changed
                 }
-                Err(why) => with_condition(&csr, "Failed", "SignerValidationFailure", why),
+                Err(why) => with_condition(&csr, "Failed", "SignerValidationFailure", why, now),
             };
             put_status(&api, &written).await?;
             Ok(None)
@@ -193,10 +195,10 @@ pub async fn run_signer(context: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn sign(authority: &Authority, csr: &CertificateSigningRequest) -> Result<String, String> {
+fn sign(authority: &Authority, csr: &CertificateSigningRequest, now: Timestamp) -> Result<String, String> {
     let r = request::parse(csr)?;
     request::grantable(csr, &r).map_err(str::to_owned)?;
-    authority.sign(csr, r, Timestamp::now()).map_err(|e| e.to_string())
+    authority.sign(csr, r, now).map_err(|e| e.to_string())
 }
 
 /// When a request is to be deleted: an hour after it was decided, a day after it was made if it was not.
@@ -221,11 +223,11 @@ pub async fn run_cleaner(context: Context) -> anyhow::Result<()> {
     requests.synced().await;
     let client = context.client();
     let reconcile = |key: Key| {
-        let csr = requests.get(&key);
+        let (csr, now) = (requests.get(&key), context.now());
         let api: Api<CertificateSigningRequest> = Api::all(client.clone());
         async move {
             let Some(csr) = csr else { return Ok(None) };
-            if let Some(wait) = until(expires(&csr), Timestamp::now()) {
+            if let Some(wait) = until(expires(&csr), now) {
                 return Ok(Some(wait.max(Duration::from_secs(1))));
             }
             gone_is_fine(api.delete(&key.name, &DeleteParams::default()).await)?;
@@ -287,7 +289,7 @@ mod tests {
             (csr(KUBELET_SERVING, node.0, node.1, &[], &server), false),
             (csr(KUBELET_SERVING, node.0, node.1, &["n1"], &client), false),
         ] {
-            let result = sign(&a, &request);
+            let result = sign(&a, &request, Timestamp::now());
             assert_eq!(result.is_ok(), good, "{} {:?}", request.spec.signer_name, result.err());
         }
     }
@@ -314,14 +316,14 @@ mod tests {
         let mut c = csr(CLIENT, "team", "jane", &[], &["client auth"]);
         c.spec.request =
             ByteString(b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n".to_vec());
-        assert!(sign(&authority(), &c).is_err());
+        assert!(sign(&authority(), &c, Timestamp::now()).is_err());
     }
 
     #[test]
     fn requests_expire() {
         let mut c = csr(CLIENT, "team", "jane", &[], &["client auth"]);
         assert_eq!(expires(&c), plus(created(&c), UNDECIDED));
-        c = with_condition(&c, "Approved", "r", String::new());
+        c = with_condition(&c, "Approved", "r", String::new(), Timestamp::UNIX_EPOCH);
         assert_eq!(expires(&c), plus(created(&c), UNDECIDED), "it waits for its signer");
         let at = condition(&c, "Approved").unwrap().last_update_time.clone().unwrap().0;
         c.status.as_mut().unwrap().certificate = Some(ByteString(vec![1]));

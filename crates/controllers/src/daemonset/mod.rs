@@ -124,7 +124,7 @@ impl Controller {
             return Ok(None);
         };
         let pods = self.pods_of(&ds, &key, &own).await?;
-        let now = Timestamp::now();
+        let now = self.context.now();
         let decided = {
             let patience = |node: &str| self.patience(&key, node, now);
             plan(&Snapshot {

@@ -1,5 +1,6 @@
 //! The Deployment controller: one ReplicaSet for each pod template, and rolling from one to the next.
 
+mod beyond;
 mod plan;
 mod scale;
 mod status;
@@ -102,7 +103,7 @@ impl Controller {
         } else {
             sets.iter().map(|rs| (uid(&**rs).to_owned(), self.pods.by_index(BY_CONTROLLER, uid(&**rs)))).collect()
         };
-        let now = Timestamp::now();
+        let now = self.context.now();
         let decided = plan(&Snapshot { deployment: &d, replica_sets: sets, pods, now });
         self.apply(&d, decided, now).await
     }

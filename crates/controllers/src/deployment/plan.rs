@@ -9,6 +9,7 @@ use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet, Repli
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::beyond;
 use super::scale;
 use super::status;
 use super::util::*;
@@ -125,6 +126,11 @@ pub fn plan(s: &Snapshot<'_>) -> Plan {
     status::pause_condition(&mut d, s.now);
     if let Some(target) = annotation(&d, ROLLBACK_TO) {
         rollback(s, &d, target, &mut plan);
+        return plan;
+    }
+    if let Some((changed, event)) = beyond::roll_back(&d, &s.replica_sets) {
+        plan.events.push(event);
+        plan.rollback = Some(changed);
         return plan;
     }
     let paused = spec.paused == Some(true);
@@ -310,6 +316,7 @@ fn finish(s: &Snapshot<'_>, d: &Deployment, draft: &Draft, plan: &mut Plan, roll
     let new = draft.new.map(|i| draft.rs(i));
     let status = status::status(d, &all, new, rollout, s.now);
     plan.again = status::deadline_in(d, &status, s.now);
+    plan.annotations.extend(rollout.then(|| beyond::remember(d, &status, new)).flatten());
     if s.deployment.status.as_ref() != Some(&status) {
         plan.status = Some(status);
     }

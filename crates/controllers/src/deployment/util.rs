@@ -182,7 +182,8 @@ pub fn annotate(d: &Deployment, rs: &mut ReplicaSet, revision: i64, exists: bool
     let mut changed = false;
     let own = rs.metadata.annotations.get_or_insert_default();
     for (k, v) in d.metadata.annotations.iter().flatten() {
-        if !NOT_COPIED.contains(&k.as_str()) && own.get(k) != Some(v) {
+        let copied = !NOT_COPIED.contains(&k.as_str()) && !k.starts_with(super::beyond::PREFIX);
+        if copied && own.get(k) != Some(v) {
             own.insert(k.clone(), v.clone());
             changed = true;
         }

@@ -102,7 +102,8 @@ impl Controller {
             self.histories.lock().remove(&key);
             return Ok(None);
         };
-        let mut round = Round { status: hpa.status.clone().unwrap_or_default(), events: vec![], now: Timestamp::now() };
+        let mut round =
+            Round { status: hpa.status.clone().unwrap_or_default(), events: vec![], now: self.context.now() };
         let result = self.round(&key, &hpa, &mut round).await;
         round.status.observed_generation = hpa.metadata.generation;
         record_on(&self.recorder, &*hpa, &round.events);
@@ -314,7 +315,7 @@ impl Controller {
             let values =
                 metrics::custom(&client, ns, "pods", "*", (&r.metric.name, r.metric.selector.as_ref()), Some(selector))
                     .await?;
-            let samples = samples(&self.selected(ns, selector)?, &values, false);
+            let samples = samples(&self.selected(ns, selector)?, &values, false, self.context.now());
             let target = amount(r.target.average_value.as_ref())?;
             let p = by_pods(current, &samples, target, None, tolerance).ok_or("no pod has a value of the metric")?;
             status.pods = Some(PodsMetricStatus { metric: r.metric.clone(), current: measured(&p) });
@@ -358,7 +359,7 @@ impl Controller {
     ) -> Result<Proposal, String> {
         let values = metrics::resource(&self.context.client(), ns, selector, resource, container).await?;
         let pods = self.selected(ns, selector)?;
-        let samples = samples(&pods, &values, resource == "cpu");
+        let samples = samples(&pods, &values, resource == "cpu", self.context.now());
         let none = "did not receive metrics for targeted pods (pods might be unready)";
         match target.average_utilization {
             None => by_pods(current, &samples, amount(target.average_value.as_ref())?, None, tolerance)
@@ -434,8 +435,12 @@ fn failed(m: &MetricSpec) -> &'static str {
 }
 
 /// The pods as a metric sees them; those that end or failed are left out. `starting` makes an unready young pod one that is not measured yet.
-fn samples(pods: &[Arc<Pod>], values: &BTreeMap<String, i64>, starting: bool) -> BTreeMap<String, Sample> {
-    let now = Timestamp::now();
+fn samples(
+    pods: &[Arc<Pod>],
+    values: &BTreeMap<String, i64>,
+    starting: bool,
+    now: Timestamp,
+) -> BTreeMap<String, Sample> {
     let mut all = BTreeMap::new();
     for p in pods.iter().filter(|p| !deleting(&***p) && pod::phase(p) != "Failed") {
         let young = created(&**p) > plus(now, -STARTING);

@@ -10,7 +10,6 @@ mod tests;
 use std::sync::Arc;
 
 use caravel_client::{Change, Informer, Key, Recorder, WorkQueue, object_ref};
-use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -144,7 +143,7 @@ impl Controller {
         }
         let may_act = self.expectations.satisfied(&key);
         let pods = self.pods_of(&job, &key).await?;
-        let decided = plan(&Snapshot { job: &job, pods: &pods, may_act, now: Timestamp::now() });
+        let decided = plan(&Snapshot { job: &job, pods: &pods, may_act, now: self.context.now() });
         self.apply(&key, &job, decided).await
     }
 

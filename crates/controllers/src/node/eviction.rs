@@ -137,7 +137,7 @@ impl Controller {
         };
         let node = self.nodes.get(&Key::cluster(pod::node_name(&p)));
         let taints = node.map(|n| evicting(&n)).unwrap_or_default();
-        let now = Timestamp::now();
+        let now = self.context.now();
         let first_seen = match self.pending.lock().get(&key) {
             Some((uid_, since)) if uid_ == uid(&*p) => *since,
             _ => now,
@@ -166,7 +166,7 @@ impl Controller {
         self.recorder.event(&object_ref(p), "Normal", "TaintManagerEviction", "Reconciling", &note);
         let api: Api<Pod> = Api::namespaced(self.context.client(), &key.namespace);
         let why = ("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");
-        if !disrupt(&api, p, why.0, why.1, None).await? {
+        if !disrupt(&api, p, why.0, why.1, None, self.context.now()).await? {
             return Ok(());
         }
         let same = Preconditions { uid: p.metadata.uid.clone(), resource_version: None };
@@ -185,6 +185,7 @@ pub async fn disrupt(
     reason: &str,
     message: &str,
     phase: Option<&str>,
+    now: Timestamp,
 ) -> anyhow::Result<bool> {
     let standing = pod::condition(p, "DisruptionTarget")
         .is_some_and(|c| c.status == "True" && c.reason.as_deref() == Some(reason));
@@ -194,7 +195,7 @@ pub async fn disrupt(
     let mut status = json!({"conditions": [{
         "type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
         "observedGeneration": p.metadata.generation,
-        "lastTransitionTime": stored_time(Timestamp::now())}]});
+        "lastTransitionTime": stored_time(now)}]});
     if let Some(phase) = phase {
         status["phase"] = json!(phase);
     }

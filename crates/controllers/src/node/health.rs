@@ -111,7 +111,7 @@ impl Controller {
             }
             return Ok(None);
         };
-        let now = Timestamp::now();
+        let now = self.context.now();
         let seen = self.observe(&node, now);
         let all = self.nodes.list();
         let plan = plan(&Snapshot {
@@ -185,7 +185,7 @@ impl Controller {
             }
             let api: Api<Pod> = Api::namespaced(self.context.client(), namespace(&*p));
             let patch = json!({"metadata": {"uid": uid(&*p)}, "status": {"conditions": [{
-                "type": "Ready", "status": "False", "lastTransitionTime": stored_time(Timestamp::now())}]}});
+                "type": "Ready", "status": "False", "lastTransitionTime": stored_time(self.context.now())}]}});
             let result =
                 api.patch_subresource("status", name(&*p), &PatchParams::default(), &Patch::Strategic(patch)).await;
             match result {

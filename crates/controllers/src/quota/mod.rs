@@ -159,7 +159,7 @@ impl Controller {
             Err(e) if is_not_found(&e) => return Ok(None),
             Err(e) => return Err(e.into()),
         };
-        let now = Timestamp::now();
+        let now = self.context.now();
         let (mut used, mut next) = (Usage::new(), None);
         let hard = quota::amounts(quota.pointer("/spec/hard"));
         for plural in WEIGHED {

@@ -6,7 +6,6 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use caravel_client::{Informer, Key, Object, WorkQueue, object_ref};
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{
     Pod, PodTemplateSpec, ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus,
@@ -186,7 +185,7 @@ impl<K: Replicated> Controller<K> {
             terminating: K::TERMINATING.then_some(terminating),
             related: &related,
             status: &stored,
-            now: Timestamp::now(),
+            now: self.context.now(),
         };
         let failed = if may_act { self.apply(&key, &owner, &template, plan(&snapshot)).await } else { None };
         let message = failed.as_ref().map(message_of);

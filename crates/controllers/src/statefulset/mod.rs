@@ -8,7 +8,6 @@ mod tests;
 use std::sync::Arc;
 
 use caravel_client::{Informer, Key, Recorder, WorkQueue, object_ref};
-use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolumeClaim, Pod};
 use kube::Api;
@@ -100,7 +99,7 @@ impl Controller {
                 current: Revision { name: name(&*current), template: &current_template },
                 update: Revision { name: name(&*update), template: &template },
                 collisions,
-                now: Timestamp::now(),
+                now: self.context.now(),
             })
         };
         let again = self.apply(&set, decided, &own).await?;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use caravel_client::{Change, Informer, Key, Recorder, WorkQueue, object_ref};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
@@ -216,7 +215,7 @@ impl Controller {
         let status = v.status.get_or_insert_default();
         status.phase = Some(phase.into());
         status.message = message;
-        status.last_phase_transition_time = Some(stored_time(Timestamp::now()));
+        status.last_phase_transition_time = Some(stored_time(self.context.now()));
         let api: Api<PersistentVolume> = Api::all(self.context.client());
         put_status(&api, &v).await?;
         Ok(())

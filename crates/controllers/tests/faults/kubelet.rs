@@ -11,7 +11,7 @@ use super::world::{World, now};
 
 /// Moves the pods of the world along, for ever. Pods of Jobs succeed.
 pub async fn run(shared: Arc<Shared>) {
-    loop {
+    for round in 0u64.. {
         let names: Vec<(String, String)> = {
             let w = shared.world.lock();
             w.all("", "pods").iter().map(|p| (meta::namespace(p).to_owned(), meta::name(p).to_owned())).collect()
@@ -21,13 +21,48 @@ pub async fn run(shared: Arc<Shared>) {
                 shared.change(|w| step(w, &ns, &name));
             }
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        if round % 10 == 0 {
+            shared.change(heartbeats);
+        }
+        let rest = if shared.hostile.load(std::sync::atomic::Ordering::Relaxed) { 200 } else { 1000 };
+        tokio::time::sleep(Duration::from_millis(rest)).await;
     }
+}
+
+/// Kubelets of nodes that are labelled as alive renew their leases.
+fn heartbeats(w: &mut World) {
+    let nodes: Vec<_> = w
+        .all("", "nodes")
+        .iter()
+        .map(|n| (meta::name(n).to_owned(), n["metadata"]["labels"]["alive"] == "yes"))
+        .collect();
+    for (name, alive) in nodes {
+        if !alive {
+            continue;
+        }
+        let spec = json!({"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": micro_now()});
+        if w.get("coordination.k8s.io", "leases", "kube-node-lease", &name).is_some() {
+            w.edit("coordination.k8s.io", "leases", "kube-node-lease", &name, |l| l["spec"] = spec);
+        } else {
+            w.put(json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                "metadata": {"name": name, "namespace": "kube-node-lease"}, "spec": spec}));
+        }
+    }
+}
+
+fn micro_now() -> String {
+    crate::clock::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
 }
 
 fn step(w: &mut World, ns: &str, name: &str) {
     let Some(pod) = w.get("", "pods", ns, name).cloned() else { return };
     let kind = w.table.resource("", "v1", "pods").unwrap().clone();
+    // A dead node's kubelet does nothing.
+    if pod["spec"]["nodeName"].as_str().is_some_and(|n| n.starts_with("dead"))
+        || pod["spec"]["schedulingGates"].is_array()
+    {
+        return;
+    }
     let phase = pod["status"]["phase"].as_str().unwrap_or_default().to_owned();
     if meta::is_deleting(&pod) {
         if !matches!(phase.as_str(), "Succeeded" | "Failed") {
@@ -40,6 +75,8 @@ fn step(w: &mut World, ns: &str, name: &str) {
     if !pod["spec"]["nodeName"].is_string() {
         let place = node_for(&pod);
         w.edit("", "pods", ns, name, |p| p["spec"]["nodeName"] = json!(place));
+    } else if phase == "Pending" && pod["spec"]["containers"][0]["image"] == "broken" {
+        // Its image cannot be had.
     } else if phase == "Pending" {
         let ip = format!("10.0.{}.{}", meta::resource_version(&pod).len(), name.len());
         status(

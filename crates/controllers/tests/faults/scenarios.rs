@@ -4,19 +4,19 @@ use caravel_api::meta;
 use serde_json::{Value, json};
 
 use crate::world::World;
-use crate::{Scenario, play};
+use crate::{PACE, Scenario, play};
 
-fn template(image: &str) -> Value {
+pub fn template(image: &str) -> Value {
     json!({"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": image}]}})
 }
 
-fn expect(what: &str, have: impl std::fmt::Debug + PartialEq, want: impl std::fmt::Debug) -> Result<(), String> {
+pub fn expect(what: &str, have: impl std::fmt::Debug + PartialEq, want: impl std::fmt::Debug) -> Result<(), String> {
     let (have, want) = (format!("{have:?}"), format!("{want:?}"));
     if have == want { Ok(()) } else { Err(format!("{what}: {have} instead of {want}")) }
 }
 
 /// Pods that serve, as (image, count).
-fn serving(w: &World) -> Vec<(String, usize)> {
+pub fn serving(w: &World) -> Vec<(String, usize)> {
     let mut all = std::collections::BTreeMap::new();
     for p in w.all("", "pods") {
         let ready = p["status"]["conditions"][0]["status"] == "True";
@@ -26,7 +26,7 @@ fn serving(w: &World) -> Vec<(String, usize)> {
     all.into_iter().collect()
 }
 
-fn image(object: &mut Value, image: &str) {
+pub fn image(object: &mut Value, image: &str) {
     object["spec"]["template"]["spec"]["containers"][0]["image"] = json!(image);
 }
 
@@ -34,6 +34,7 @@ fn image(object: &mut Value, image: &str) {
 fn replica_set() {
     play(&Scenario {
         controllers: &["replicaset-controller"],
+        pace: PACE,
         steps: &[
             |w| {
                 w.put(
@@ -57,6 +58,7 @@ fn replica_set() {
 fn deployment() {
     play(&Scenario {
         controllers: &["deployment-controller", "replicaset-controller"],
+        pace: PACE,
         steps: &[
             |w| {
                 w.put(
@@ -82,6 +84,7 @@ fn deployment() {
 fn stateful_set() {
     play(&Scenario {
         controllers: &["statefulset-controller"],
+        pace: PACE,
         steps: &[
             |w| {
                 w.put(
@@ -104,7 +107,7 @@ fn stateful_set() {
     });
 }
 
-fn node(w: &mut World, name: &str) {
+pub fn node(w: &mut World, name: &str) {
     w.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
         "status": {"conditions": [{"type": "Ready", "status": "True"}]}}));
 }
@@ -113,6 +116,7 @@ fn node(w: &mut World, name: &str) {
 fn daemon_set() {
     play(&Scenario {
         controllers: &["daemonset-controller"],
+        pace: PACE,
         steps: &[
             |w| (0..4).for_each(|i| node(w, &format!("n{i}"))),
             |w| {
@@ -137,6 +141,7 @@ fn daemon_set() {
 fn job() {
     play(&Scenario {
         controllers: &["job-controller"],
+        pace: PACE,
         steps: &[|w| {
             w.put(json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "j", "namespace": "d"},
                 "spec": {"completions": 6, "parallelism": 3, "template": {"metadata": {"labels": {"app": "a"}},
@@ -161,6 +166,7 @@ fn job() {
 fn endpoints() {
     play(&Scenario {
         controllers: &["replicaset-controller", "endpointslice-controller", "endpoints-controller"],
+        pace: PACE,
         steps: &[
             |w| {
                 w.put(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "d"},
@@ -215,6 +221,7 @@ fn garbage_collector() {
     }
     play(&Scenario {
         controllers: &["garbage-collector-controller"],
+        pace: PACE,
         steps: &[
             |w| {
                 for top in ["background", "foreground", "orphan"] {
@@ -248,6 +255,7 @@ fn garbage_collector() {
 fn namespace_deletion() {
     play(&Scenario {
         controllers: &["namespace-controller", "serviceaccount-controller", "root-ca-certificate-publisher-controller"],
+        pace: PACE,
         steps: &[
             |w| {
                 for ns in ["d", "e"] {
@@ -280,6 +288,7 @@ fn namespace_deletion() {
 fn disruption_budget() {
     play(&Scenario {
         controllers: &["replicaset-controller", "disruption-controller"],
+        pace: PACE,
         steps: &[
             |w| {
                 w.put(
@@ -304,6 +313,7 @@ fn disruption_budget() {
 fn resource_quota() {
     play(&Scenario {
         controllers: &["replicaset-controller", "resourcequota-controller"],
+        pace: PACE,
         steps: &[
             |w| {
                 w.put(json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": "d"},

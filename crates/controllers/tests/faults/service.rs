@@ -67,8 +67,12 @@ impl Shared {
 
     /// Changes the world and wakes the watches.
     pub fn change<R>(&self, f: impl FnOnce(&mut World) -> R) -> R {
-        let r = f(&mut self.world.lock());
-        self.changed.notify_waiters();
+        let mut world = self.world.lock();
+        let before = world.revision;
+        let r = f(&mut world);
+        if world.revision != before {
+            self.changed.notify_waiters();
+        }
         r
     }
 
@@ -108,9 +112,25 @@ async fn serve(shared: Arc<Shared>, life: Arc<Life>, request: Request<Body>) -> 
         return Ok(reply(200, &aggregated(&shared.world.lock().table, door, "v2")));
     }
     let write = head.method != Method::GET;
+    if let Some(namespace) = usage_path(&path) {
+        shared.delay().await;
+        if shared.chance(6) {
+            return Ok(reply(503, &ApiError::service_unavailable("injected").to_status()));
+        }
+        return Ok(reply(200, &shared.world.lock().usage(namespace)));
+    }
     let Some(target) = shared.world.lock().target(&path) else {
         return Ok(reply(404, &ApiError::unknown_path().to_status()));
     };
+    if &*target.kind.plural == "subjectaccessreviews" {
+        shared.delay().await;
+        if shared.chance(6) {
+            return Ok(reply(500, &ApiError::internal("injected").to_status()));
+        }
+        let mut answer = body;
+        answer["status"] = json!({"allowed": true});
+        return Ok(reply(201, &answer));
+    }
     if write && &*target.kind.plural == "events" {
         return Ok(reply(201, &body));
     }
@@ -143,7 +163,7 @@ async fn serve(shared: Arc<Shared>, life: Arc<Life>, request: Request<Body>) -> 
     }
     let parameter = |name: &str| {
         let found = query.split('&').find_map(|p| p.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default();
-        found.replace("%3D", "=").replace("%2C", ",")
+        found.replace("%3D", "=").replace("%2C", ",").replace("%2F", "/")
     };
     if parameter("watch") == "true" || parameter("watch") == "1" {
         let from = parameter("resourceVersion").parse().unwrap_or(0);
@@ -162,6 +182,11 @@ async fn serve(shared: Arc<Shared>, life: Arc<Life>, request: Request<Body>) -> 
     })
 }
 
+/// The namespace of a question for the use of its pods.
+fn usage_path(path: &str) -> Option<&str> {
+    path.strip_prefix("/apis/metrics.k8s.io/v1beta1/namespaces/")?.strip_suffix("/pods")
+}
+
 fn perform(
     shared: &Shared,
     head: &http::request::Parts,
@@ -171,6 +196,9 @@ fn perform(
 ) -> Result<Value, ApiError> {
     let name = t.name.clone().unwrap_or_default();
     shared.change(|w| match (&head.method, t.name.is_some()) {
+        (&Method::GET, true) if t.sub.as_deref() == Some("scale") => {
+            w.scale(t).ok_or_else(|| ApiError::not_found(&t.kind.group, &t.kind.plural, &name))
+        }
         (&Method::GET, true) => w
             .get(&t.kind.group, &t.kind.plural, &t.namespace, &name)
             .cloned()
@@ -179,7 +207,12 @@ fn perform(
             "apiVersion": t.kind.api_version(), "kind": t.kind.list_kind,
             "metadata": {"resourceVersion": w.revision.to_string()}, "items": w.list(t, fields)})),
         (&Method::POST, _) => w.create(&t.kind, &t.namespace, body),
-        (&Method::PUT, _) => w.update(&t.kind, &t.namespace, &name, body, t.sub.as_deref()),
+        (&Method::PUT, _) => {
+            w.update(&t.kind, &t.namespace, &name, body, t.sub.as_deref()).map(|o| match t.sub.as_deref() {
+                Some("scale") => w.scale(t).unwrap_or(o),
+                _ => o,
+            })
+        }
         (&Method::PATCH, _) => {
             let media = head.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
             w.patch(t, &media, body)
@@ -218,7 +251,11 @@ fn watch(shared: Arc<Shared>, t: Target, fields: String, from: u64) -> Answer {
                 let w = s.shared.world.lock();
                 let start = w.log.partition_point(|c| c.revision <= s.at);
                 let of_kind = |c: &&super::world::Change| c.place.0 == *s.t.kind.group && c.place.1 == *s.t.kind.plural;
-                w.log[start..].iter().find(|c| of_kind(c) && selected(&s.t, &s.fields, &c.object)).cloned()
+                let found = w.log[start..].iter().find(|c| of_kind(c) && selected(&s.t, &s.fields, &c.object)).cloned();
+                if found.is_none() {
+                    s.at = s.at.max(w.revision);
+                }
+                found
             };
             match next {
                 None => waiting.await,

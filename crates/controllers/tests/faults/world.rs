@@ -180,6 +180,16 @@ impl World {
             ));
         }
         match sub {
+            Some("approval") => {
+                let conditions = new["status"]["conditions"].take();
+                new = old.clone();
+                new["status"]["conditions"] = conditions;
+            }
+            Some("scale") => {
+                let replicas = new["spec"]["replicas"].take();
+                new = old.clone();
+                new["spec"]["replicas"] = replicas;
+            }
             Some("status") => {
                 let (status, annotations) = (new["status"].take(), new["metadata"]["annotations"].take());
                 new = old.clone();
@@ -217,7 +227,7 @@ impl World {
                 None => drop(new["metadata"].as_object_mut().unwrap().remove(field)),
             }
         }
-        if old.get("spec") != new.get("spec") && sub.is_none() {
+        if old.get("spec") != new.get("spec") && matches!(sub, None | Some("scale")) {
             new["metadata"]["generation"] = json!(meta::generation(&old) + 1);
         }
         if new == old {
@@ -294,6 +304,41 @@ impl World {
         Ok(self.commit(&place(kind), "MODIFIED", key, object))
     }
 
+    /// The scale of a workload.
+    pub fn scale(&self, t: &Target) -> Option<Value> {
+        let o = self.get(&t.kind.group, &t.kind.plural, &t.namespace, t.name.as_deref()?)?;
+        let labels = o["spec"]["selector"]["matchLabels"].as_object()?;
+        let selector: Vec<_> = labels.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
+        let mut metadata = o["metadata"].clone();
+        metadata.as_object_mut()?.retain(|k, _| ["name", "namespace", "uid", "resourceVersion"].contains(&k.as_str()));
+        Some(json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata,
+            "spec": {"replicas": o["spec"]["replicas"]},
+            "status": {"replicas": o["status"]["replicas"].as_i64().unwrap_or(0), "selector": selector.join(",")}}))
+    }
+
+    /// What the pods of a namespace use: some work of 900 thousandths of a core, shared by those that are ready.
+    pub fn usage(&self, namespace: &str) -> Value {
+        let ready = |p: &&Value| {
+            meta::namespace(p) == namespace && p["status"]["conditions"][0]["status"] == "True" && !meta::is_deleting(p)
+        };
+        let pods: Vec<_> = self.all("", "pods").into_iter().filter(ready).collect();
+        let each = 900 / pods.len().max(1);
+        let item = |p: &&Value| {
+            json!({"metadata": {"name": meta::name(p), "namespace": namespace}, "timestamp": now(),
+            "window": "10s", "containers": [{"name": "c", "usage": {"cpu": format!("{each}m"), "memory": "1Mi"}}]})
+        };
+        json!({"kind": "PodMetricsList", "apiVersion": "metrics.k8s.io/v1beta1", "metadata": {},
+            "items": pods.iter().map(item).collect::<Vec<_>>()})
+    }
+
+    /// Deletes an object as a user would.
+    pub fn remove(&mut self, group: &str, plural: &str, ns: &str, name: &str, options: &Value) {
+        let api = self.get(group, plural, ns, name).unwrap()["apiVersion"].as_str().unwrap().to_owned();
+        let (_, version) = caravel_api::kinds::split_api_version(&api);
+        let kind = self.table.resource(group, version, plural).unwrap().clone();
+        self.delete(&kind, ns, name, options).unwrap();
+    }
+
     /// The objects of a list call.
     pub fn list(&self, t: &Target, fields: &str) -> Vec<Value> {
         let all = self.objects.get(&place(&t.kind)).into_iter().flat_map(|m| m.values());
@@ -307,12 +352,13 @@ pub fn selected(t: &Target, fields: &str, o: &Value) -> bool {
         && fields.split(',').filter(|f| !f.is_empty()).all(|f| match f.split_once('=') {
             Some(("metadata.name", v)) => meta::name(o) == v,
             Some(("metadata.namespace", v)) => meta::namespace(o) == v,
+            Some(("type", v)) => o["type"] == v,
             other => panic!("the world has no field selector {other:?}"),
         })
 }
 
 pub fn now() -> String {
-    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    crate::clock::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// What the server's strategy for Jobs adds: selector and labels by uid.
