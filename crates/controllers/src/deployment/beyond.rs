@@ -16,7 +16,8 @@ pub const LAST_GOOD: &str = "caravel.dev/last-complete-replica-set";
 /// The ReplicaSet that was given up last. Written by the controller.
 pub const GIVEN_UP: &str = "caravel.dev/rolled-back-from";
 
-fn asked(d: &Deployment) -> bool {
+/// Whether a Deployment asks to be rolled back.
+pub fn asked(d: &Deployment) -> bool {
     annotation(d, ROLL_BACK) == Some("true")
 }
 

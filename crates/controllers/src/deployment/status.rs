@@ -35,8 +35,17 @@ pub fn pause_condition(d: &mut Deployment, now: Timestamp) {
 
 /// Starts the Progressing condition when a ReplicaSet of the template is there and no such condition yet.
 pub fn found_new(d: &mut Deployment, rs: &str, now: Timestamp) {
+    let (asked, deadline) = (super::beyond::asked(d), has_deadline(d));
     let status = d.status.get_or_insert_default();
-    if condition(status, PROGRESSING).is_none() && has_deadline(d) {
+    let standing = condition(status, PROGRESSING);
+    // When the status could not be written after its ReplicaSet was made, the condition still speaks of the rollout before, which has no
+    // deadline any more. Upstream leaves it so; who asks to be rolled back needs one.
+    let stale = asked
+        && standing.is_some_and(|c| {
+            let message = c.message.as_deref().unwrap_or_default();
+            c.reason.as_deref() == Some(NEW_RS_AVAILABLE) && !message.contains(&format!("{rs:?}"))
+        });
+    if (standing.is_none() || stale) && deadline {
         let message = format!("Found new replica set {rs:?}");
         let c = new_condition(PROGRESSING, "True", "FoundNewReplicaSet", message, now);
         set_condition(d.status.get_or_insert_default(), c);
