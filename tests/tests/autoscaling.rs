@@ -144,7 +144,7 @@ fn what_cannot_be_measured_is_told() {
 fn kubectl_top() {
     let ns = Namespace::new("top");
     ns.make("pods", &caravel_tests::pod_of("sleeper", &caravel_tests::sleeper("sleeper")));
-    ns.until("pod/sleeper", ".status.phase", "Running");
+    ns.until("pod/sleeper", "{.status.phase}", "Running");
     let pods = ns.eventually("kubectl top pods", || ns.try_kubectl(&["top", "pods"]));
     let lines: Vec<Vec<&str>> = pods.lines().map(|l| l.split_whitespace().collect()).collect();
     assert_eq!(lines[0], ["NAME", "CPU(cores)", "MEMORY(bytes)"], "{pods}");

@@ -300,7 +300,7 @@ impl Controller {
         if let Some(r) = &m.resource {
             let p = self.by_resource(ns, selector, &r.name, None, &r.target, current, tolerance).await?;
             status.resource = Some(ResourceMetricStatus { name: r.name.clone(), current: measured(&p) });
-            return Ok((p.replicas, format!("{} resource", r.name), status));
+            return Ok((p.replicas, format!("{} resource{}", r.name, share_of(&r.target)), status));
         }
         if let Some(r) = &m.container_resource {
             let p = self.by_resource(ns, selector, &r.name, Some(&r.container), &r.target, current, tolerance).await?;
@@ -309,7 +309,7 @@ impl Controller {
                 container: r.container.clone(),
                 current: measured(&p),
             });
-            return Ok((p.replicas, format!("{} container resource", r.name), status));
+            return Ok((p.replicas, format!("{} container resource{}", r.name, share_of(&r.target)), status));
         }
         if let Some(r) = &m.pods {
             let values =
@@ -423,6 +423,11 @@ fn measured(p: &Proposal) -> MetricValueStatus {
 }
 
 /// Events' and conditions' reason for a metric that could not be read.
+/// What a metric is told as when its target is a share of what is requested.
+fn share_of(target: &MetricTarget) -> &'static str {
+    if target.average_utilization.is_some() { " utilization (percentage of request)" } else { "" }
+}
+
 fn failed(m: &MetricSpec) -> &'static str {
     match m.type_.as_str() {
         "Resource" => "FailedGetResourceMetric",
