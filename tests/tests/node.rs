@@ -117,6 +117,10 @@ fn a_killed_container_is_restarted_and_the_last_state_says_why() {
     let ns = Namespace::new("heal");
     ns.create(&pod("p", "command: [sh, -c, 'trap \"\" TERM; echo started; sleep 3600']"));
     ns.until("pod/p", "{.status.phase}", "Running");
+    ns.eventually("it has said so", || match ns.log("p", "c") {
+        Ok(said) if said == "started\n" => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
     let id = ns.field("pod/p", "{.status.containerStatuses[0].containerID}");
     caravel_tests::kill_container(&id);
     ns.until("pod/p", "{.status.containerStatuses[0].restartCount}", "1");

@@ -2,7 +2,7 @@
 //! server's CPU seconds are steadier than the rates.
 
 use crate::cluster::{self, Cluster, Profile};
-use crate::{bench_scheduler, setup, sh};
+use crate::{bench_scheduler, image, setup, sh};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -127,6 +127,11 @@ fn node(program: &Path) -> Result<()> {
     let start = Instant::now();
     let mut cluster = Cluster::up(program, &dir)?;
     println!("  `up` to Ready: {:.2} s", start.elapsed().as_secs_f64());
+    let context = image::busybox_context(&dir)?;
+    sh::read(cluster.caravel(&["image", "build", "-t", "bench/busybox:1"]).arg(&context))?;
+    let mut load = Command::new(sh::target().join("release/caravel-load"));
+    let said = sh::read(load.arg(cluster.kubeconfig()).args(["pods", "50", "bench/busybox:1"]))?;
+    println!("  {said}");
     let pid: u32 = std::fs::read_to_string(cluster.dir.join("run/caravel.pid"))?.trim().parse()?;
     // Settle, then look at a minute of rest.
     std::thread::sleep(Duration::from_secs(20));

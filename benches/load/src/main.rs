@@ -8,12 +8,14 @@
 //! caravel-load KUBECONFIG watch W N         W watches, N updates: events delivered a second, lag
 //! caravel-load KUBECONFIG nodes N C         N fake Ready nodes
 //! caravel-load KUBECONFIG sched P C KIND    P Pods (basic|spread|anti|affinity): time until all are bound
+//! caravel-load KUBECONFIG pods N IMAGE      N Pods, one after another: time from creation to Running
 //! caravel-load KUBECONFIG clean             removes all of it
 //! ```
 
 mod connection;
 mod drive;
 mod objects;
+mod pods;
 mod watch;
 
 use anyhow::{Context, Result, bail};
@@ -30,7 +32,7 @@ pub const NAMESPACE: &str = "/api/v1/namespaces/loadgen";
 async fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [kubeconfig, operation, ..] = args.as_slice() else {
-        bail!("usage: caravel-load KUBECONFIG create|get|update|list|watch|nodes|sched|clean …");
+        bail!("usage: caravel-load KUBECONFIG create|get|update|list|watch|nodes|sched|pods|clean …");
     };
     let number = |i: usize, otherwise: usize| args.get(i).and_then(|s| s.parse().ok()).unwrap_or(otherwise);
     let target = Arc::new(Target::from_kubeconfig(kubeconfig.as_ref())?);
@@ -49,6 +51,7 @@ async fn main() -> Result<()> {
         "nodes" => drive("nodes", target, n, c, objects::create_node).await,
         "watch" => watch::fan_out(target, number(2, 100), number(3, 800)).await,
         "sched" => watch::schedule(target, n, c, args.get(4).map_or("basic", String::as_str)).await,
+        "pods" => pods::start(target, n, args.get(3).map_or("bench/busybox:1", String::as_str)).await,
         "clean" => clean(&target).await,
         other => bail!("unknown operation {other}"),
     }

@@ -109,7 +109,7 @@ pub fn ask_tcp(to: (Ipv4Addr, u16)) -> std::io::Result<String> {
 
 /// Sends a datagram and reads the answer.
 pub fn ask_udp(socket: &UdpSocket, to: (Ipv4Addr, u16)) -> std::io::Result<String> {
-    socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
     socket.connect(SocketAddr::from(to))?;
     socket.send(b"?")?;
     let mut buffer = [0; 2048];
