@@ -104,7 +104,7 @@ fn run_preemption(mut state: State, profile: &Profile, turn: &mut Turn, nodes: u
                 }
                 state.assume(pod, candidate.node);
             }
-            Outcome::Nothing(_) => failed += 1,
+            Outcome::Off | Outcome::Nothing(_) => failed += 1,
         }
         times.push(begun.elapsed());
     }
