@@ -362,6 +362,8 @@ fn status_is_written_through_its_own_door() {
     );
     let (code, said) = ns.wire().get(&format!("{path}/status"));
     assert_eq!((code, &said["kind"], &said["spec"]["hard"]["cpu"]), (200, &json!("ResourceQuota"), &json!("1")));
+    // Nobody touches the spec, and still the status comes back to it.
+    ns.until_that("resourcequota/q", |q| q["status"]["hard"] == json!({"cpu": "1", "memory": "1Gi"}));
 }
 
 /// Sixteen at once for three places: three get one, and the quota says three.

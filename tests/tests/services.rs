@@ -5,7 +5,7 @@ mod web;
 
 use caravel_tests::{Namespace, Net, Serving};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use web::{node_ip, reaches, reaches_all, running, service, sleeper, text, webs};
 
 /// Endpoints as `pod-address:port`, of all slices of a Service.
@@ -511,23 +511,29 @@ mod affinity {
 
 #[test]
 fn a_service_has_endpoints_soon_after_it_is_made() {
+    const SERVICES: usize = 200;
     let ns = Namespace::new("svclat");
     ns.make("pods", &sleeper("p", &json!({"name": "p"}), &json!([])));
     ns.until("pod/p", "{.status.phase}", "Running");
-    let mut times = vec![];
-    for i in 0..30 {
+    let watch = ns.watch(&ns.under("api/v1/endpoints"));
+    let start = std::time::Instant::now();
+    let mut made = BTreeMap::new();
+    for i in 0..SERVICES {
         let name = format!("s{i}");
-        let watch = ns.watch(&format!("{}?fieldSelector=metadata.name%3D{name}", ns.under("api/v1/endpoints")));
-        let start = std::time::Instant::now();
+        made.insert(name.clone(), start.elapsed());
         ns.make("services", &service(&name, json!({"selector": {"name": "p"}, "ports": [{"port": 80}]})));
-        let filled = |o: &Value| o["subsets"].as_array().is_some_and(|s| !s.is_empty());
-        let object = watch.until_any("addresses", filled);
-        times.push(start.elapsed());
-        assert_eq!(text(&object, "/subsets/0/addresses/0/targetRef/name"), "p");
     }
+    // One watch sees them all; those that it has not read yet only look later than they were.
+    let mut seen = BTreeMap::new();
+    while seen.len() < SERVICES {
+        let object = watch.until_any("addresses", |o| o["subsets"].as_array().is_some_and(|s| !s.is_empty()));
+        assert_eq!(text(&object, "/subsets/0/addresses/0/targetRef/name"), "p");
+        seen.entry(text(&object, "/metadata/name")).or_insert_with(|| start.elapsed());
+    }
+    let mut times: Vec<_> = seen.iter().map(|(name, at)| at.saturating_sub(made[name])).collect();
     times.sort();
-    let median = times[times.len() / 2];
-    assert!(median.as_secs() < 5, "{median:?}");
+    let (median, tail) = (times[SERVICES / 2], times[SERVICES * 99 / 100]);
+    assert!(median.as_secs() < 20 && tail.as_secs() < 50, "{median:?} {tail:?}");
 }
 
 mod ranges {

@@ -82,6 +82,13 @@ fn a_second_node_joins_serves_is_lost_and_returns() {
     assert_eq!(text(&object, "/metadata/labels/kept"), "yes");
     assert!(text(&object, "/spec/podCIDR").ends_with(".1.0/24"), "{object}");
     place.build_image();
+    ns.eventually("both nodes are open to Pods", || {
+        let (_, nodes) = ns.call("GET", "/api/v1/nodes", &Value::Null);
+        let open =
+            |n: &&Value| n["spec"]["taints"].as_array().is_none_or(Vec::is_empty) && n["spec"]["unschedulable"] != true;
+        let names: Vec<_> = nodes["items"].as_array().into_iter().flatten().filter(open).collect();
+        if names.len() == 2 { Ok(()) } else { Err(nodes["items"].to_string()) }
+    });
 
     // Between the nodes, by address, Service, node port and name.
     let (one, two) = (pod_on(&ns, "one", json!({"app": "p"})), pod_on(&ns, "two", json!({"app": "p"})));
@@ -144,6 +151,11 @@ fn a_second_node_joins_serves_is_lost_and_returns() {
         pods["items"].as_array().unwrap().iter().filter(alive).map(|p| text(p, "/spec/nodeName")).collect()
     };
     assert!(places().contains(&"two".to_owned()), "{:?}", places());
+    let events = ns.must("GET", &format!("{}?fieldSelector=reason%3DStarted", ns.under("api/v1/events")), &Value::Null);
+    for event in events["items"].as_array().unwrap() {
+        let pod = text(event, "/involvedObject/name");
+        assert_eq!(text(event, "/source/host"), ns.field(&format!("pod/{pod}"), "{.spec.nodeName}"), "{event}");
+    }
     node.lose();
     ready(&ns, "two", "Unknown");
     ns.eventually("four replicas on the first node", || match places() {

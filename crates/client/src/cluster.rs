@@ -118,6 +118,11 @@ impl Cluster {
 
     /// An event recorder that reports as `component`.
     pub fn recorder(&self, component: &str) -> Recorder {
-        Recorder::start(self.client(), component, self.inner.stop.child_token())
+        Recorder::start(self.client(), component, None, self.inner.stop.child_token())
+    }
+
+    /// The same for a component of a node: its events name the node, whatever the machine calls itself.
+    pub fn recorder_on(&self, component: &str, node: &str) -> Recorder {
+        Recorder::start(self.client(), component, Some(node), self.inner.stop.child_token())
     }
 }

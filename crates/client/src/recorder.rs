@@ -65,9 +65,9 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    pub(crate) fn start(client: kube::Client, component: &str, stop: CancellationToken) -> Self {
+    pub(crate) fn start(client: kube::Client, component: &str, host: Option<&str>, stop: CancellationToken) -> Self {
         let (reports, mut inbox) = mpsc::channel::<Report>(QUEUE);
-        let mut writer = Writer::new(client, component);
+        let mut writer = Writer::new(client, component, host);
         tokio::spawn(async move {
             loop {
                 let report = tokio::select! { _ = stop.cancelled() => return, r = inbox.recv() => r };
@@ -115,8 +115,9 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(client: kube::Client, component: &str) -> Self {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+    fn new(client: kube::Client, component: &str, host: Option<&str>) -> Self {
+        let machine = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        let host = host.map_or_else(machine, str::to_owned);
         Writer {
             client,
             component: component.to_owned(),

@@ -96,7 +96,7 @@ pub async fn start(
     let name = config.node_name.clone();
     let shared = Arc::new(Shared {
         machine: Machine::detect(&config.root_dir),
-        recorder: cluster.recorder("kubelet"),
+        recorder: cluster.recorder_on("kubelet", &name),
         volumes: Volumes::new(client.clone(), runtime.clone(), watches),
         pulls: Pulls::new(config.max_parallel_pulls),
         services: cluster.informer::<Service>(),

@@ -91,8 +91,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     let wake_quota = c.queue.clone();
     c.quotas.on_change(move |change| match change {
         // The server's own charges are no reason to count.
-        Change::Updated { old, new }
-            if old.spec == new.spec && new.status.as_ref().and_then(|s| s.hard.as_ref()).is_some() => {}
+        Change::Updated { old, new } if old.spec == new.spec && shows_its_limits(new) => {}
         _ => wake_quota.add(Key::of(&**change.object())),
     });
     c.wake_on(&pods, |old: &Pod, new: &Pod| {
@@ -105,6 +104,13 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     c.quotas.synced().await;
     c.context.work(c.queue.clone(), WORKERS, |key| c.reconcile(key)).await;
     Ok(())
+}
+
+/// Whether the status has the limits of the spec. Anybody who may write the status may write others there; upstream's
+/// controller corrects that at its next full count, within five minutes.
+fn shows_its_limits(quota: &ResourceQuota) -> bool {
+    let wanted = quota.spec.as_ref().and_then(|s| s.hard.clone()).unwrap_or_default();
+    quota.status.as_ref().and_then(|s| s.hard.as_ref()) == Some(&wanted)
 }
 
 /// What of a Pod's spec may change its weight: a resize.
