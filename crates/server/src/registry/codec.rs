@@ -96,7 +96,7 @@ mod tests {
         let mut wanted = object.clone();
         wanted["metadata"]["resourceVersion"] = json!("12");
         assert_eq!(back, wanted);
-        let item: Value = serde_json::from_slice(&[b"{", &item_tail(&bytes)[..]].concat()).unwrap();
+        let item: Value = serde_json::from_slice(&[b"{", item_tail(&bytes)].concat()).unwrap();
         assert_eq!(item, json!({"metadata": wanted["metadata"], "spec": {"a": 1}}));
     }
 
