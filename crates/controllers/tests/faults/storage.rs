@@ -48,21 +48,32 @@ fn claims_and_volumes() {
             |w| w.remove("", "pods", "d", "p", &Value::Null),
         ],
         goal: |w| {
-            // One of the two small claims has the small volume; the other waits, as the large one is released, not free.
-            let mut claims =
-                [phase(w, "persistentvolumeclaims", "d", "second"), phase(w, "persistentvolumeclaims", "d", "third")];
-            claims.sort_unstable();
-            let small = w.get("", "persistentvolumes", "", "small");
-            // Deleted while bound it stays; deleted before anybody had it, it is gone.
-            match small {
-                Some(v) => {
-                    expect("claims", claims, ["Bound", "Pending"])?;
-                    expect("small", (v["status"]["phase"].as_str(), meta::is_deleting(v)), (Some("Bound"), true))?;
-                }
-                None => expect("claims", claims, ["Pending", "Pending"])?,
-            }
+            // How far each claim and volume came before it was deleted is chance; how they go together is not.
             expect("first", w.get("", "persistentvolumeclaims", "d", "first").is_some(), false)?;
-            expect("large", phase(w, "persistentvolumes", "", "large"), "Released")
+            for name in ["second", "third"] {
+                let claim = w.get("", "persistentvolumeclaims", "d", name).ok_or("a claim is gone")?;
+                let volume = claim["spec"]["volumeName"].as_str().and_then(|v| w.get("", "persistentvolumes", "", v));
+                let theirs = volume.is_some_and(|v| v["spec"]["claimRef"]["name"] == name);
+                let phase = claim["status"]["phase"].as_str().unwrap_or_default();
+                expect(name, (phase, theirs), if theirs { ("Bound", true) } else { ("Pending", false) })?;
+            }
+            let waiting = ["second", "third"].iter().any(|c| phase(w, "persistentvolumeclaims", "d", c) == "Pending");
+            for volume in w.all("", "persistentvolumes") {
+                let owner = volume["spec"]["claimRef"]["name"].as_str().unwrap_or_default();
+                let wanted = match owner {
+                    "first" => "Released",
+                    "" => "Available",
+                    _ => "Bound",
+                };
+                expect(meta::name(volume), volume["status"]["phase"].as_str(), Some(wanted))?;
+                if waiting && wanted == "Available" {
+                    return Err(format!("{} is free, and a claim waits", meta::name(volume)));
+                }
+                if meta::is_deleting(volume) && wanted != "Bound" {
+                    return Err(format!("{} is deleted and nobody has it", meta::name(volume)));
+                }
+            }
+            Ok(())
         },
     });
 }
