@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use super::backoff::Backoff;
 use super::observed::{ContainerState, Observed, Record};
 use super::spec::{self, Role};
+use super::status::containers::told_lost;
 use crate::time::go_duration;
 
 /// What the probes of one container instance found; `None` before the first verdict or without such a probe.
@@ -363,7 +364,7 @@ impl Planner<'_> {
         let Some(status) = &self.input.pod.status else { return 0 };
         let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
         let told = all.into_iter().find(|s| s.name == name && s.container_id.is_some());
-        told.map_or(0, |s| u32::try_from(s.restart_count).unwrap_or(0) + 1)
+        told.map_or(0, |s| u32::try_from(s.restart_count).unwrap_or(0) + u32::from(!told_lost(s)))
     }
 
     /// The end that a wait counts from: the last one that was not our own doing. A failed probe is the container's.

@@ -90,6 +90,9 @@ fn without_record(m: &Member, former: Option<&ContainerStatus>, has_init: bool, 
         if f.state.as_ref().is_some_and(|s| s.running.is_some()) {
             return lost(c, f, facts);
         }
+        if told_lost(f) {
+            return f.clone();
+        }
     }
     if facts.ended && (m.role == Role::Regular && initialized(facts)) {
         // It never ran and never will. Before a Pod is initialized its containers just wait on.
@@ -124,6 +127,14 @@ fn initialized(facts: &Facts<'_>) -> bool {
             observed::ContainerState::Running => spec::is_sidecar(last),
             _ => false,
         })
+}
+
+/// Whether a status already tells, and counts, that nothing is left of the container it names.
+pub fn told_lost(status: &ContainerStatus) -> bool {
+    let waits = status.state.as_ref().and_then(|s| s.waiting.as_ref());
+    let last = status.last_state.as_ref().and_then(|s| s.terminated.as_ref());
+    waits.is_some_and(|w| w.reason.as_deref() == Some("ContainerCreating"))
+        && last.is_some_and(|l| l.container_id.is_some() && l.container_id == status.container_id)
 }
 
 /// A container that ran and of which nothing is left.

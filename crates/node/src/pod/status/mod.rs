@@ -1,7 +1,7 @@
 //! The status of a Pod: a pure function of its spec, its former status and what the runtime holds.
 
 mod conditions;
-mod containers;
+pub(super) mod containers;
 mod phase;
 
 use std::collections::HashMap;

@@ -227,6 +227,19 @@ fn a_lost_container_is_told() {
 }
 
 #[test]
+fn a_lost_container_is_counted_once() {
+    let mut w = world(json!({"containers": [{"name": "a"}]}), vec![]);
+    w.pod.status = Some(serde_json::from_value(json!({"phase": "Running", "containerStatuses": [{"name": "a", "image": "i", "imageID": "x", "containerID": "containerd://1", "ready": true, "restartCount": 1, "state": {"running": {}}}]})).unwrap());
+    for _ in 0..2 {
+        let s = w.status();
+        let told = &s.container_statuses.as_ref().unwrap()[0];
+        assert_eq!(told.restart_count, 2);
+        assert!(super::containers::told_lost(told));
+        w.pod.status = Some(s);
+    }
+}
+
+#[test]
 fn transition_times_move_only_with_the_status() {
     let mut w = world(json!({"containers": [{"name": "a"}]}), vec![rec("a", Running, 0, 0)]);
     w.pod.status = Some(
