@@ -2,7 +2,7 @@
 //! server's CPU seconds are steadier than the rates.
 
 use crate::cluster::{self, Cluster, Profile};
-use crate::{bench_scheduler, image, setup, sh};
+use crate::{bench_scheduler, setup, sh, test};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -127,7 +127,7 @@ fn node(program: &Path) -> Result<()> {
     let start = Instant::now();
     let mut cluster = Cluster::up(program, &dir)?;
     println!("  `up` to Ready: {:.2} s", start.elapsed().as_secs_f64());
-    let context = image::busybox_context(&dir)?;
+    let context = test::busybox_context()?;
     sh::read(cluster.caravel(&["image", "build", "-t", "bench/busybox:1"]).arg(&context))?;
     let mut load = Command::new(sh::target().join("release/caravel-load"));
     let said = sh::read(load.arg(cluster.kubeconfig()).args(["pods", "50", "bench/busybox:1"]))?;

@@ -24,16 +24,6 @@ pub fn nginx_context(version: &str) -> Result<PathBuf> {
     Ok(work)
 }
 
-/// A build context in `dir` with Debian's static busybox, which sleeps.
-pub fn busybox_context(dir: &Path) -> Result<PathBuf> {
-    let context = dir.join("bench-image");
-    std::fs::create_dir_all(&context)?;
-    std::fs::copy("/bin/busybox", context.join("busybox")).context("busybox-static is not installed")?;
-    let file = "FROM scratch\nCOPY busybox /\nCMD [\"/busybox\", \"sleep\", \"1000000\"]\n";
-    std::fs::write(context.join("Containerfile"), file)?;
-    Ok(context)
-}
-
 /// Fetches nginx by name and copies its libraries from this machine, whose packages it was built for.
 fn unpack(work: &Path, root: &Path) -> Result<()> {
     println!("==> unpacking nginx from Debian's packages");

@@ -95,7 +95,7 @@ fn tests(program: &PathBuf, select: &str) -> Command {
 }
 
 /// busybox with all its names, as a build context.
-fn busybox_context() -> Result<String> {
+pub fn busybox_context() -> Result<String> {
     let dir = sh::target().join("test-image");
     let bin = dir.join("root/bin");
     std::fs::create_dir_all(&bin)?;

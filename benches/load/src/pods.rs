@@ -16,7 +16,7 @@ pub async fn start(target: Arc<Target>, n: usize, image: &str) -> Result<()> {
         let name = format!("start-{i}");
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
-            "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "main", "image": image}]},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "main", "image": image, "command": ["sleep", "1000000"]}]},
         });
         let begun = Instant::now();
         // The account of a new namespace may still be on its way.

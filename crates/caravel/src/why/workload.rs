@@ -85,22 +85,32 @@ pub fn deployment(world: &World, object: &Value) -> Finding {
     finding
 }
 
+/// How many Pods there are of how many, and, when these are not the wanted ones, why.
+fn replicas(world: &World, object: &Value) -> Result<String, (String, Vec<Finding>)> {
+    let (wanted, available) = (wanted(object), number(&object["status"]["availableReplicas"]));
+    let says = format!("{available} of {wanted} replicas are available");
+    if available >= wanted && number(&object["status"]["replicas"]) <= wanted {
+        return Ok(says);
+    }
+    let mut causes = bad_pods(world, object);
+    if (world.pods_of(object).len() as i64) < wanted {
+        causes.extend(cannot_make(world, object));
+    }
+    Err((says, causes))
+}
+
 /// Why a ReplicaSet has not its Pods.
 pub fn replica_set(world: &World, object: &Value) -> Finding {
     let about = format!("ReplicaSet {}", name(object));
     if let Some(unseen) = unseen(object, &about) {
         return unseen;
     }
-    let (wanted, available) = (wanted(object), number(&object["status"]["availableReplicas"]));
-    if available >= wanted && number(&object["status"]["replicas"]) <= wanted {
-        return Finding::fine(about, format!("{available} of {wanted} replicas are available"));
-    }
-    let mut causes = bad_pods(world, object);
-    if (world.pods_of(object).len() as i64) < wanted {
-        causes.extend(cannot_make(world, object));
-    }
+    let (says, causes) = match replicas(world, object) {
+        Ok(says) => return Finding::fine(about, says),
+        Err(wrong) => wrong,
+    };
     let soon = if causes.is_empty() { "; its Pods run, and become available after minReadySeconds" } else { "" };
-    Finding::wrong(about, format!("{available} of {wanted} replicas are available{soon}")).because(causes)
+    Finding::wrong(about, format!("{says}{soon}")).because(causes)
 }
 
 /// Why a StatefulSet has not its Pods.
@@ -109,17 +119,13 @@ pub fn stateful_set(world: &World, object: &Value) -> Finding {
     if let Some(unseen) = unseen(object, &about) {
         return unseen;
     }
-    let (wanted, available) = (wanted(object), number(&object["status"]["availableReplicas"]));
-    if available >= wanted && number(&object["status"]["replicas"]) <= wanted {
-        return Finding::fine(about, format!("{available} of {wanted} replicas are available"));
-    }
-    let mut causes = bad_pods(world, object);
-    if (world.pods_of(object).len() as i64) < wanted {
-        causes.extend(cannot_make(world, object));
-    }
+    let (says, causes) = match replicas(world, object) {
+        Ok(says) => return Finding::fine(about, says),
+        Err(wrong) => wrong,
+    };
     let ordered = object["spec"]["podManagementPolicy"] != "Parallel" && !causes.is_empty();
     let order = if ordered { ": one after another, and this one holds up those after it" } else { "" };
-    Finding::wrong(about, format!("{available} of {wanted} replicas are available{order}")).because(causes)
+    Finding::wrong(about, format!("{says}{order}")).because(causes)
 }
 
 /// Why a DaemonSet has not its Pods.
