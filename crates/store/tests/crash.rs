@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Write as _};
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -62,25 +62,23 @@ fn run_and_kill(dir: &Path, life: Duration) -> Vec<(u64, u64, String)> {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let out = BufReader::new(child.stdout.take().unwrap());
+    let mut out = child.stdout.take().unwrap();
     let reader = std::thread::spawn(move || {
-        let mut seen = Vec::new();
-        for line in out.split(b'\n').map_while(Result::ok) {
-            let line = String::from_utf8_lossy(&line).into_owned();
-            let mut words = line.split(' ');
-            let parsed =
-                (|| Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?.to_owned())))();
-            seen.extend(parsed);
-        }
-        seen
+        let mut all = Vec::new();
+        out.read_to_end(&mut all).unwrap();
+        all
     });
     std::thread::sleep(life);
     child.kill().unwrap();
     child.wait().unwrap();
-    // The last line may be cut off; a whole one ends in a value that cannot be a prefix of another by luck for long.
-    let mut seen = reader.join().unwrap();
-    seen.pop();
-    seen
+    let all = String::from_utf8(reader.join().unwrap()).unwrap();
+    // A line that was cut off says nothing; the last whole one counts, above all when it announces a deletion.
+    let whole = all.rfind('\n').map_or("", |end| &all[..end]);
+    let parse = |line: &str| {
+        let mut words = line.split(' ');
+        Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?.to_owned()))
+    };
+    whole.lines().filter_map(parse).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
