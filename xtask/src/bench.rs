@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// `api`, `decide` (the scheduler without the API), `scheduler` (both without and with it) or `node`; all without it
+    /// `api`, `data` (200,000 objects), `decide` (the scheduler without the API), `scheduler` (both without and with it) or
+    /// `node`; all without it
     part: Option<String>,
 }
 
@@ -28,6 +29,9 @@ pub fn run(args: &Args) -> Result<()> {
     let wants = |part: &str| args.part.as_deref().is_none_or(|p| p == part);
     if wants("api") {
         api(&program)?;
+    }
+    if wants("data") {
+        data(&program)?;
     }
     if wants("scheduler") {
         bench_scheduler::run()?;
@@ -49,24 +53,37 @@ impl Plane {
     fn start(program: &Path, extra: &[&str]) -> Result<Plane> {
         let dir = std::env::temp_dir().join(format!("caravel-bench-{}", std::process::id()));
         std::fs::create_dir_all(&dir)?;
+        let child = Self::serve(program, &dir, extra)?;
+        Ok(Plane { child, dir })
+    }
+
+    /// Kills the server and starts it again on what it had stored.
+    fn crash(&mut self, program: &Path) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        self.child = Self::serve(program, &self.dir, &[])?;
+        Ok(())
+    }
+
+    /// Starts the server and says how long it took until it was ready.
+    fn serve(program: &Path, dir: &Path, extra: &[&str]) -> Result<Child> {
         let port = cluster::free_port()?.to_string();
         let log = std::fs::File::create(dir.join("bench.log"))?;
         let start = Instant::now();
         let child = Command::new(program)
             .args(["server", "--bind-address", "127.0.0.1", "--port", &port, "--data-dir"])
-            .arg(&dir)
+            .arg(dir)
             .args(extra)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()?;
-        let plane = Plane { child, dir };
         sh::eventually("the API server is ready", Duration::from_secs(30), || {
             let url = format!("https://127.0.0.1:{port}/readyz");
             sh::read(&mut sh::cmd(&["curl", "-sfk", "--max-time", "1", &url]))
         })?;
         println!("  process start to /readyz ok: {:.2} s", start.elapsed().as_secs_f64());
-        Ok(plane)
+        Ok(child)
     }
 
     /// Runs one load and prints what it cost the server.
@@ -109,6 +126,30 @@ fn api(program: &Path) -> Result<()> {
     plane.load(&["update", "5000", "64", "10000"])?;
     plane.load(&["list", "40", "4"])?;
     plane.load(&["watch", "100", "800"])
+}
+
+/// Objects of the `data` part, and how many bytes each holds.
+const OBJECTS: (usize, usize) = (200_000, 1_700);
+
+/// Many objects: memory, start-up after a crash, one list of all, and watches that nothing happens in.
+fn data(program: &Path) -> Result<()> {
+    println!("==> data: {} objects of 2 KB", OBJECTS.0);
+    let mut plane = Plane::start(program, &[])?;
+    let (count, bytes) = (OBJECTS.0.to_string(), OBJECTS.1.to_string());
+    plane.load(&["create", &count, "64", &bytes])?;
+    plane.crash(program)?;
+    let resident = |plane: &Plane| Ok::<u64, anyhow::Error>(usage(plane.child.id())?.resident >> 20);
+    println!("      started again: {} MB resident", resident(&plane)?);
+    plane.load(&["list", "2", "1"])?;
+    let before = resident(&plane)?;
+    let mut watching = Command::new(sh::target().join("release/caravel-load"))
+        .arg(plane.dir.join("kubeconfig"))
+        .args(["idle", "1000", "10"])
+        .spawn()?;
+    std::thread::sleep(Duration::from_secs(6));
+    println!("  1,000 idle watches: {} MB more", resident(&plane)?.saturating_sub(before));
+    watching.wait()?;
+    Ok(())
 }
 
 fn scheduler(program: &Path) -> Result<()> {

@@ -1,11 +1,12 @@
 //! The load behind the budgets: bounded operations against any Kubernetes API server that a kubeconfig names.
 //!
 //! ```text
-//! caravel-load KUBECONFIG create N C        N ConfigMaps of 1 KiB over C connections
+//! caravel-load KUBECONFIG create N C [B]    N ConfigMaps with B bytes (1,000) of data over C connections
 //! caravel-load KUBECONFIG get N C R         N random GETs of the first R of them
 //! caravel-load KUBECONFIG update N C R      N merge patches of random ones
 //! caravel-load KUBECONFIG list N C          N full LISTs of the namespace
 //! caravel-load KUBECONFIG watch W N         W watches, N updates: events delivered a second, lag
+//! caravel-load KUBECONFIG idle W S          W watches of which nothing is heard, for S seconds
 //! caravel-load KUBECONFIG nodes N C         N fake Ready nodes
 //! caravel-load KUBECONFIG sched P C KIND    P Pods (basic|spread|anti|affinity): time until all are bound
 //! caravel-load KUBECONFIG pods N IMAGE      N Pods, one after another: time from creation to Running
@@ -32,7 +33,7 @@ pub const NAMESPACE: &str = "/api/v1/namespaces/loadgen";
 async fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [kubeconfig, operation, ..] = args.as_slice() else {
-        bail!("usage: caravel-load KUBECONFIG create|get|update|list|watch|nodes|sched|pods|clean …");
+        bail!("usage: caravel-load KUBECONFIG create|get|update|list|watch|idle|nodes|sched|pods|clean …");
     };
     let number = |i: usize, otherwise: usize| args.get(i).and_then(|s| s.parse().ok()).unwrap_or(otherwise);
     let target = Arc::new(Target::from_kubeconfig(kubeconfig.as_ref())?);
@@ -43,13 +44,15 @@ async fn main() -> Result<()> {
         bail!("the namespace could not be made: {status} {}", String::from_utf8_lossy(&said));
     }
     let (n, c, range) = (number(2, 5000), number(3, 32), number(4, 1000));
+    let bytes = number(4, 1000);
     match operation.as_str() {
-        "create" => drive("create", target, n, c, objects::create_config_map).await,
+        "create" => drive("create", target, n, c, move |i| objects::create_config_map(i, bytes)).await,
         "get" => drive("get", target, n, c, move |_| objects::get_config_map(random(range))).await,
         "update" => drive("update", target, n, c, move |_| objects::patch_config_map(random(range))).await,
         "list" => drive("list", target, n, c, |_| objects::list_config_maps()).await,
         "nodes" => drive("nodes", target, n, c, objects::create_node).await,
         "watch" => watch::fan_out(target, number(2, 100), number(3, 800)).await,
+        "idle" => watch::idle(target, number(2, 1000), number(3, 10)).await,
         "sched" => watch::schedule(target, n, c, args.get(4).map_or("basic", String::as_str)).await,
         "pods" => pods::start(target, n, args.get(3).map_or("bench/busybox:1", String::as_str)).await,
         "clean" => clean(&target).await,

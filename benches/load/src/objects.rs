@@ -4,8 +4,9 @@ use crate::NAMESPACE;
 use crate::drive::Call;
 use serde_json::{Value, json};
 
-pub fn create_config_map(i: usize) -> Call {
-    let body = json!({"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":format!("cm-{i}"),"labels":{"app":"load"}},"data":{"k":"x".repeat(1000)}});
+/// A ConfigMap with a value of `bytes`.
+pub fn create_config_map(i: usize, bytes: usize) -> Call {
+    let body = json!({"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":format!("cm-{i}"),"labels":{"app":"load"}},"data":{"k":"x".repeat(bytes)}});
     Call { method: "POST", path: format!("{NAMESPACE}/configmaps"), body: Some(body.to_string()) }
 }
 

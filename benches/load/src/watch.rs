@@ -15,6 +15,31 @@ const WRITERS: usize = 8;
 /// Give up after this long.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// Keeps `watches` watches open in which nothing happens, each of an object of its own, and says so when all are.
+pub async fn idle(target: Arc<Target>, watches: usize, seconds: usize) -> Result<()> {
+    let (ready, all) = (Arc::new(AtomicUsize::new(0)), Duration::from_secs(seconds as u64));
+    let mut open = vec![];
+    for i in 0..watches {
+        let mut connection = target.connect().await?;
+        let ready = ready.clone();
+        open.push(tokio::spawn(async move {
+            // The bookmark at the end of the present state says that the watch is open.
+            let options = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+            let path = format!("{NAMESPACE}/configmaps?{options}&fieldSelector=metadata.name%3Dnone-{i}");
+            let watched = connection.lines(&path, |_| {
+                ready.fetch_add(1, Relaxed);
+                true
+            });
+            tokio::time::timeout(all, watched).await.unwrap_or(Ok(()))
+        }));
+    }
+    for watch in open {
+        watch.await??;
+    }
+    println!("idle: {} of {watches} watches were open for {seconds} s", ready.load(Relaxed).min(watches));
+    Ok(())
+}
+
 /// `watches` watches see `updates` updates: events delivered a second, and how late they were.
 pub async fn fan_out(target: Arc<Target>, watches: usize, updates: usize) -> Result<()> {
     let each = updates / WRITERS;

@@ -208,7 +208,15 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether it only says something and ends.
+    fn only_speaks(&self) -> bool {
+        !matches!(self, Command::Up(_) | Command::Server(_) | Command::Down(_) | Command::Agent(_))
+    }
+
     pub fn run(self) -> Result<()> {
+        if self.only_speaks() {
+            end_with_the_reader();
+        }
         match self {
             Command::Up(args) => up::up(args),
             Command::Server(args) => run::server(args),
@@ -221,6 +229,14 @@ impl Command {
             Command::Image(args) => args.run(),
         }
     }
+}
+
+/// `caravel status | head` ends when `head` has read enough, as other programs do, and not with a complaint. What does work
+/// must go on whoever listens.
+fn end_with_the_reader() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: the default action is no handler; no thread was started yet.
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
 }
 
 fn kubeconfig(data: &DataDir) -> Result<()> {

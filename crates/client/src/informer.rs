@@ -6,10 +6,11 @@
 
 use crate::cluster::ListSelector;
 use crate::key::Key;
+use crate::lean::{Lean, LeanList};
 use crate::store::Store;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::serde::de::DeserializeOwned;
-use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::api::{ListParams, Request, WatchEvent, WatchParams};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -71,7 +72,8 @@ impl<K: Object> Informer<K> {
             handlers: Mutex::default(),
             synced: watch::Sender::new(false),
         });
-        let task = Reflector { api: kube::Api::all(client), selector, shared: shared.clone() };
+        let request = Request::new(K::url_path(&(), None));
+        let task = Reflector { client, request, selector, shared: shared.clone() };
         tokio::spawn(async move {
             tokio::select! { _ = stop.cancelled() => {}, _ = task.run() => {} }
         });
@@ -139,9 +141,7 @@ impl<K: Object> Informer<K> {
 }
 
 impl<K: Object> Shared<K> {
-    fn upsert(&self, mut object: K) {
-        // Nobody here asks who set what, and it is a third of an object. Writes without it leave it as it is.
-        object.meta_mut().managed_fields = None;
+    fn upsert(&self, object: K) {
         let key = Key::of(&object);
         let new = Arc::new(object);
         let handlers = self.handlers.lock();
@@ -186,7 +186,8 @@ enum Ended {
 }
 
 struct Reflector<K> {
-    api: kube::Api<K>,
+    client: kube::Client,
+    request: Request,
     selector: ListSelector,
     shared: Arc<Shared<K>>,
 }
@@ -219,9 +220,10 @@ impl<K: Object> Reflector<K> {
             field_selector: self.selector.field_query(),
             ..Default::default()
         };
-        let list = self.api.list(&params).await?;
-        let revision = list.metadata.resource_version.clone().unwrap_or_default();
-        self.shared.replace(list.items);
+        let request = self.request.list(&params).map_err(kube::Error::BuildRequest)?;
+        let list: LeanList<K> = self.client.request(request).await?;
+        let revision = list.metadata.resource_version.unwrap_or_default();
+        self.shared.replace(list.items.unwrap_or_default().into_iter().map(|item| item.0).collect());
         Ok(revision)
     }
 
@@ -234,18 +236,22 @@ impl<K: Object> Reflector<K> {
             bookmarks: true,
             ..Default::default()
         };
-        let stream = match self.api.watch(&params, revision).await {
+        let events = match self.request.watch(&params, revision).map_err(kube::Error::BuildRequest) {
+            Ok(request) => self.client.request_events::<Lean<K>>(request).await,
+            Err(error) => Err(error),
+        };
+        let stream = match events {
             Ok(stream) => stream,
             Err(error) => return self.ended(&error),
         };
         let mut stream = stream.boxed();
         loop {
             match stream.try_next().await {
-                Ok(Some(WatchEvent::Added(o) | WatchEvent::Modified(o))) => {
+                Ok(Some(WatchEvent::Added(Lean(o)) | WatchEvent::Modified(Lean(o)))) => {
                     keep_revision(revision, &o);
                     self.shared.upsert(o);
                 }
-                Ok(Some(WatchEvent::Deleted(o))) => {
+                Ok(Some(WatchEvent::Deleted(Lean(o)))) => {
                     keep_revision(revision, &o);
                     self.shared.remove(&Key::of(&o), Some(o));
                 }

@@ -10,6 +10,7 @@ mod error;
 mod informer;
 mod key;
 pub mod leader;
+mod lean;
 mod queue;
 mod recorder;
 mod store;

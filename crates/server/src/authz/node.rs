@@ -22,11 +22,10 @@ pub struct References {
 }
 
 impl References {
-    /// Collects the references of a Pod.
-    pub fn of(pod: &Value) -> Self {
+    /// Collects the references of a Pod, given its name, specification and status.
+    pub fn of(name: &str, pod: &Value) -> Self {
         let mut out = Self::default();
         let spec = pod.get("spec").unwrap_or(&Value::Null);
-        let name = caravel_api::meta::name(pod);
         collect(spec, &mut out);
         let volumes = spec.get("volumes").and_then(Value::as_array);
         for volume in volumes.into_iter().flatten() {
@@ -112,9 +111,8 @@ pub struct NodeGraph {
 }
 
 impl NodeGraph {
-    /// Takes in a created or changed Pod.
-    pub fn put(&self, pod: &Value) {
-        let (namespace, name) = (caravel_api::meta::namespace(pod), caravel_api::meta::name(pod));
+    /// Takes in a created or changed Pod, of which `spec` and `status` are looked at.
+    pub fn put(&self, namespace: &str, name: &str, pod: &Value) {
         let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
         let mut graph = self.graph.write();
         graph.remove(namespace, name);
@@ -128,7 +126,7 @@ impl NodeGraph {
             .or_default()
             .entry(namespace.to_owned())
             .or_default()
-            .insert(name.to_owned(), References::of(pod));
+            .insert(name.to_owned(), References::of(name, pod));
     }
 
     /// Takes out a deleted Pod.
@@ -265,7 +263,7 @@ mod tests {
     #[test]
     fn a_node_sees_what_its_pods_refer_to() {
         let graph = NodeGraph::default();
-        graph.put(&json!({"metadata": {"namespace": "ns", "name": "p"}, "spec": {
+        graph.put("ns", "p", &json!({"spec": {
             "nodeName": "n1", "serviceAccountName": "sa",
             "imagePullSecrets": [{"name": "pull"}],
             "containers": [{"env": [{"valueFrom": {"secretKeyRef": {"name": "env", "key": "k"}}}], "envFrom": [{"configMapRef": {"name": "cm"}}]}],

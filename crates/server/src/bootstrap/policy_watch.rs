@@ -8,6 +8,7 @@ use caravel_api::kinds::Kind;
 use caravel_api::meta;
 use caravel_api::status::ApiError;
 use caravel_store::{At, Entry, Error as StoreError, Event, EventKind, Revision};
+use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -64,18 +65,31 @@ async fn load(registry: &Arc<Registry>, authorizer: &Authorizer, kind: &Arc<Kind
 }
 
 fn put(registry: &Registry, authorizer: &Authorizer, kind: &Kind, entry: &Entry) {
-    let object = match registry.parse(kind, entry) {
-        Ok(object) => object,
-        Err(error) => {
-            tracing::error!(key = %entry.key, %error, "a stored object cannot be read");
-            return;
-        }
-    };
     let (namespace, name) = keys::split(&entry.key);
-    match PolicyKind::of(&kind.plural) {
-        Some(policy) => authorizer.rbac.put(policy, namespace, name, &object),
-        None => authorizer.nodes.put(&object),
+    let policy = PolicyKind::of(&kind.plural);
+    let read = match policy {
+        Some(_) => registry.parse(kind, entry),
+        None => pod_parts(entry).map_err(ApiError::internal),
+    };
+    match (read, policy) {
+        (Ok(object), Some(policy)) => authorizer.rbac.put(policy, namespace, name, &object),
+        (Ok(object), None) => authorizer.nodes.put(namespace, name, &object),
+        (Err(error), _) => tracing::error!(key = %entry.key, %error, "a stored object cannot be read"),
     }
+}
+
+/// What the graph wants of a Pod: the specification, and of the status only what tells of resource claims. The rest, much of
+/// it managed fields, is stepped over: this is done for every Pod that is bound.
+fn pod_parts(entry: &Entry) -> Result<Value, serde_json::Error> {
+    let part = |field: &str| -> Result<Value, serde_json::Error> {
+        meta::member(&entry.value, field).map_or(Ok(Value::Null), serde_json::from_slice)
+    };
+    let status = if tells_of_claims(entry) { part("status")? } else { Value::Null };
+    Ok(json!({"spec": part("spec")?, "status": status}))
+}
+
+fn tells_of_claims(entry: &Entry) -> bool {
+    memchr::memmem::find(&entry.value, b"\"resourceClaimStatuses\"").is_some()
 }
 
 fn remove(authorizer: &Authorizer, kind: &Kind, entry: &Entry) {
@@ -147,7 +161,7 @@ fn says_nothing_new(kind: &Kind, event: &Event) -> bool {
         let found = meta::extract(&entry.value, &[&node, &generation]).ok()?;
         Some((found.values.first()?.as_deref().map(str::to_owned), found.values.get(1)?.as_deref().map(str::to_owned)))
     };
-    if memchr::memmem::find(&event.entry.value, b"\"resourceClaimStatuses\"").is_some() {
+    if tells_of_claims(&event.entry) {
         return false;
     }
     let Some(now) = marks(&event.entry) else { return false };

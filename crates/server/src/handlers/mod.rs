@@ -42,7 +42,16 @@ pub struct Inbound {
     pub call: Arc<Call>,
 }
 
+/// Among the extensions of a request that came from a component of this process.
+#[derive(Clone, Copy)]
+pub struct InProcess;
+
 impl Inbound {
+    /// Whether a component of this process asks, with no connection between.
+    pub fn is_in_process(&self) -> bool {
+        self.parts.extensions.get::<InProcess>().is_some()
+    }
+
     /// The body, to be read. Once; afterwards it is empty.
     pub fn take_body(&self) -> RequestBody {
         self.body.lock().take().unwrap_or_else(|| {
@@ -79,6 +88,9 @@ impl Server {
             .or_else(|| HeaderValue::try_from(fresh_uid()).ok());
         let head = parts.method == Method::HEAD;
         let gzip = compress::wanted(&parts.headers) && !matches!(origin, Origin::Local(_));
+        if matches!(origin, Origin::Local(_)) {
+            parts.extensions.insert(InProcess);
+        }
         let summary = info.clone();
         let trail = self.audit.as_ref().map(|audit| {
             let id = audit_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();

@@ -171,15 +171,16 @@ impl Iterator for ListPieces {
             if !std::mem::take(&mut self.first) {
                 piece.put_u8(b',');
             }
-            let bytes = match &item {
-                Item::Stored(entry) => &entry.value,
-                Item::Made(bytes) => bytes,
+            let (bytes, revision_at) = match &item {
+                Item::Stored(entry) => (&entry.value, usize::try_from(entry.revision_at).ok()),
+                Item::Made(bytes) => (bytes, None),
             };
+            let revision_at = revision_at.filter(|at| *at < bytes.len());
             if self.whole {
                 piece.put_slice(bytes);
             } else {
                 piece.put_u8(b'{');
-                piece.put_slice(codec::item_tail(bytes));
+                piece.put_slice(codec::item_tail(bytes, revision_at));
             }
             if piece.len() >= PIECE {
                 break;

@@ -36,7 +36,7 @@ impl Server {
         let created = |value: &Value| Ok(respond::value(StatusCode::CREATED, value, media));
         match (&*kind.plural, &*subresource.name) {
             ("pods", "binding") => {
-                self.registry.bind(&inbound.call, &namespace, &name, &body, &options).await?;
+                self.registry.bind(&namespace, &name, &body, &options).await?;
                 created(&succeeded())
             }
             ("pods", "eviction") => {
@@ -91,7 +91,7 @@ impl Server {
         let body = self.body_of(&inbound, &target, &options).await?;
         let body = self.admit_created(&inbound, kind, "", body, &options).await?;
         let name = meta::name(&body).to_owned();
-        self.registry.bind(&inbound.call, &inbound.info.namespace, &name, &body, &options).await?;
+        self.registry.bind(&inbound.info.namespace, &name, &body, &options).await?;
         Ok(respond::value(StatusCode::CREATED, &succeeded(), media))
     }
 }

@@ -26,6 +26,10 @@ const BOOKMARKS: Duration = Duration::from_secs(60);
 /// Frames are gathered into pieces of about this many bytes.
 const PIECE: usize = 64 * 1024;
 
+/// Over a connection, the events of a watch go out no more often than this. The first after a pause goes at once; what follows
+/// closely is gathered: sending costs more than what is sent, for both sides.
+const PACE: Duration = Duration::from_millis(2);
+
 struct Stream {
     server: Arc<Server>,
     kind: Arc<Kind>,
@@ -39,6 +43,8 @@ struct Stream {
     /// Bookmarks are wanted; the next is due at.
     bookmark_at: Option<Instant>,
     deadline: Instant,
+    /// When the next events may go out; `None` where sending costs nothing.
+    paced: Option<Instant>,
     ended: bool,
 }
 
@@ -86,6 +92,7 @@ impl Server {
             opened: Some(opened),
             bookmark_at: options.bookmarks.then(|| now + BOOKMARKS.mul_f64(0.8 + 0.2 * spread)),
             deadline: now + lasts,
+            paced: (!inbound.is_in_process()).then_some(now),
             ended: false,
         };
         Ok(answer(
@@ -157,6 +164,12 @@ impl Stream {
         if !out.is_empty() {
             return Ok(());
         }
+        if let Some(at) = self.paced.filter(|at| *at > Instant::now()) {
+            tokio::select! {
+                () = tokio::time::sleep_until(at) => {}
+                () = self.server.stop.cancelled() => {}
+            }
+        }
         let until = self.bookmark_at.map_or(self.deadline, |at| at.min(self.deadline));
         let Some(opened) = self.opened.as_mut() else { return Ok(()) };
         let batch = tokio::select! {
@@ -179,6 +192,7 @@ impl Stream {
                 return Ok(());
             }
         };
+        self.paced = self.paced.map(|_| Instant::now() + PACE);
         self.follow_definition();
         for event in &batch.events {
             let converted = self.server.registry.event_in_version(&self.kind, event).await?;

@@ -68,10 +68,10 @@ pub fn is_version(bytes: &[u8], api_version: &str) -> bool {
 }
 
 /// The part of stored bytes from `"metadata"` on: `{` and this is the object as an item of a list. The fields `kind` and
-/// `apiVersion` are said once, by the list.
-pub fn item_tail(bytes: &[u8]) -> &[u8] {
-    let from = match revision_at(bytes) {
-        Some(at) => at - BEFORE_REVISION.len(),
+/// `apiVersion` are said once, by the list. `revision_at` is where the revision stands, when that is known.
+pub fn item_tail(bytes: &[u8], revision_at: Option<usize>) -> &[u8] {
+    let from = match revision_at.or_else(|| self::revision_at(bytes)) {
+        Some(at) => at.saturating_sub(BEFORE_REVISION.len()),
         // Not of the stored form: everything after the brace.
         None => 1,
     };
@@ -96,7 +96,7 @@ mod tests {
         let mut wanted = object.clone();
         wanted["metadata"]["resourceVersion"] = json!("12");
         assert_eq!(back, wanted);
-        let item: Value = serde_json::from_slice(&[b"{", item_tail(&bytes)].concat()).unwrap();
+        let item: Value = serde_json::from_slice(&[b"{", item_tail(&bytes, None)].concat()).unwrap();
         assert_eq!(item, json!({"metadata": wanted["metadata"], "spec": {"a": 1}}));
     }
 

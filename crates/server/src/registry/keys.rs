@@ -41,6 +41,11 @@ pub fn of(group: &str, plural: &str, namespace: &str, name: &str) -> String {
     out
 }
 
+/// Whether objects of `kind` are stored encrypted (when encryption is on).
+pub fn may_be_sealed(kind: &Kind) -> bool {
+    kind.storage_group.is_empty() && kind.plural == "secrets"
+}
+
 /// Namespace (or empty) and name of a key.
 pub fn split(key: &str) -> (&str, &str) {
     let rest = key.splitn(3, '/').nth(2).unwrap_or_default();

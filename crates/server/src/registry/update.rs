@@ -407,8 +407,6 @@ impl From<ApiError> for Again {
 /// Lets through what the door lets through.
 fn pass_door(kind: &Kind, subresource: &str, object: &mut Value, old: &Value) {
     match subresource {
-        // The server's own change: it knows what it does, and it is no change of what the user wants.
-        "binding" => meta::set(object, "generation", meta::generation(old)),
         // A Scale was turned into a change of the spec before.
         "scale" => prepare_update(kind, "", object, old),
         door => prepare_update(kind, door, object, old),

@@ -62,7 +62,7 @@ impl Plugin for Mutating {
     }
 
     fn handles(&self, request: &Request) -> bool {
-        self.0.has_mutating() && is_concerned(request)
+        self.0.has_mutating() && !matching::is_exempt(request)
     }
 
     fn mutate<'a>(&'a self, request: &'a mut Request, context: &'a Context<'a>) -> BoxFuture<'a, Result<(), ApiError>> {
@@ -104,7 +104,7 @@ impl Plugin for Validating {
     }
 
     fn handles(&self, request: &Request) -> bool {
-        self.0.has_validating() && is_concerned(request)
+        self.0.has_validating() && !matching::is_exempt(request)
     }
 
     fn validate<'a>(&'a self, request: &'a Request, context: &'a Context<'a>) -> BoxFuture<'a, Result<(), ApiError>> {
@@ -122,11 +122,6 @@ impl Plugin for Validating {
             join_all(answers).await.into_iter().collect()
         })
     }
-}
-
-/// Bindings reach admission as what they are (a created `Binding`), and not a second time as a change of the Pod.
-fn is_concerned(request: &Request) -> bool {
-    !(matching::is_exempt(request) || request.operation == super::Operation::Update && request.subresource == "binding")
 }
 
 #[cfg(test)]
