@@ -141,14 +141,16 @@ fn data(program: &Path) -> Result<()> {
     let resident = |plane: &Plane| Ok::<u64, anyhow::Error>(usage(plane.child.id())?.resident >> 20);
     println!("      started again: {} MB resident", resident(&plane)?);
     plane.load(&["list", "2", "1"])?;
-    let before = resident(&plane)?;
-    let mut watching = Command::new(sh::target().join("release/caravel-load"))
-        .arg(plane.dir.join("kubeconfig"))
-        .args(["idle", "1000", "10"])
-        .spawn()?;
-    std::thread::sleep(Duration::from_secs(6));
-    println!("  1,000 idle watches: {} MB more", resident(&plane)?.saturating_sub(before));
-    watching.wait()?;
+    for how in ["shared", "own"] {
+        let before = resident(&plane)?;
+        let mut watching = Command::new(sh::target().join("release/caravel-load"))
+            .arg(plane.dir.join("kubeconfig"))
+            .args(["idle", "1000", "8", how])
+            .spawn()?;
+        std::thread::sleep(Duration::from_secs(5));
+        println!("  1,000 idle watches, connections {how}: {} MB more", resident(&plane)?.saturating_sub(before));
+        watching.wait()?;
+    }
     Ok(())
 }
 

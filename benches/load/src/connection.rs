@@ -1,24 +1,26 @@
-//! One HTTP/1.1 connection over TLS, as cheap as a client can be: it shares the machine with the server.
+//! A connection over TLS, as cheap as a client can be: it shares the machine with the server. HTTP/1.1, one request at a time;
+//! or HTTP/2, which many watches share, as those of client-go do.
 
 use anyhow::{Context, Result, anyhow};
 use base64::Engine;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1::SendRequest;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_yaml::Value;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 /// The server and who we are to it.
 pub struct Target {
     host: String,
     authority: String,
     token: Option<String>,
-    tls: tokio_rustls::TlsConnector,
+    tls: Arc<rustls::ClientConfig>,
 }
 
 impl Target {
@@ -49,17 +51,35 @@ impl Target {
             host: host.to_owned(),
             authority: authority.to_owned(),
             token: user["token"].as_str().map(str::to_owned),
-            tls: Arc::new(tls).into(),
+            tls: Arc::new(tls),
         })
     }
 
-    pub async fn connect(&self) -> Result<Connection> {
+    async fn dial(&self, protocol: &[u8]) -> Result<TokioIo<TlsStream<TcpStream>>> {
         let stream = TcpStream::connect(&self.authority).await.with_context(|| self.authority.clone())?;
         stream.set_nodelay(true)?;
-        let stream = self.tls.connect(ServerName::try_from(self.host.clone())?, stream).await?;
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let mut tls = rustls::ClientConfig::clone(&self.tls);
+        tls.alpn_protocols = vec![protocol.to_vec()];
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
+        Ok(TokioIo::new(connector.connect(ServerName::try_from(self.host.clone())?, stream).await?))
+    }
+
+    fn over(&self, sender: Sender) -> Connection {
+        Connection { sender, authority: self.authority.clone(), token: self.token.clone() }
+    }
+
+    /// One that takes one request at a time.
+    pub async fn connect(&self) -> Result<Connection> {
+        let (sender, connection) = http1::handshake(self.dial(b"http/1.1").await?).await?;
         tokio::spawn(connection);
-        Ok(Connection { sender, authority: self.authority.clone(), token: self.token.clone() })
+        Ok(self.over(Sender::One(sender)))
+    }
+
+    /// One whose clones share it.
+    pub async fn connect_shared(&self) -> Result<Connection> {
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), self.dial(b"h2").await?).await?;
+        tokio::spawn(connection);
+        Ok(self.over(Sender::Shared(sender)))
     }
 }
 
@@ -70,14 +90,26 @@ fn material(of: &Value, name: &str) -> Option<Vec<u8>> {
     std::fs::read(of[name].as_str()?).ok()
 }
 
+enum Sender {
+    One(http1::SendRequest<Full<Bytes>>),
+    Shared(http2::SendRequest<Full<Bytes>>),
+}
+
 /// See the module documentation.
 pub struct Connection {
-    sender: SendRequest<Full<Bytes>>,
+    sender: Sender,
     authority: String,
     token: Option<String>,
 }
 
 impl Connection {
+    /// Another user of a shared connection; `None` when it is not shared.
+    pub fn again(&self) -> Option<Connection> {
+        let Sender::Shared(sender) = &self.sender else { return None };
+        let sender = Sender::Shared(sender.clone());
+        Some(Connection { sender, authority: self.authority.clone(), token: self.token.clone() })
+    }
+
     async fn send(
         &mut self,
         method: &str,
@@ -85,13 +117,26 @@ impl Connection {
         body: Option<&str>,
     ) -> Result<hyper::Response<hyper::body::Incoming>> {
         let content = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
-        let mut request = http::Request::builder().method(method).uri(path).header("host", &self.authority);
+        let mut request = http::Request::builder().method(method);
+        request = match &self.sender {
+            Sender::One(_) => request.uri(path).header("host", &self.authority),
+            Sender::Shared(_) => request.uri(format!("https://{}{path}", self.authority)),
+        };
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
         let body = Full::new(Bytes::from(body.unwrap_or_default().to_owned()));
-        self.sender.ready().await?;
-        Ok(self.sender.send_request(request.header("content-type", content).body(body)?).await?)
+        let request = request.header("content-type", content).body(body)?;
+        Ok(match &mut self.sender {
+            Sender::One(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await?
+            }
+            Sender::Shared(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await?
+            }
+        })
     }
 
     /// The status and the whole body.

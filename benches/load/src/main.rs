@@ -6,7 +6,7 @@
 //! caravel-load KUBECONFIG update N C R      N merge patches of random ones
 //! caravel-load KUBECONFIG list N C          N full LISTs of the namespace
 //! caravel-load KUBECONFIG watch W N         W watches, N updates: events delivered a second, lag
-//! caravel-load KUBECONFIG idle W S          W watches of which nothing is heard, for S seconds
+//! caravel-load KUBECONFIG idle W S [shared] W watches of which nothing is heard, for S seconds (sharing connections)
 //! caravel-load KUBECONFIG nodes N C         N fake Ready nodes
 //! caravel-load KUBECONFIG sched P C KIND    P Pods (basic|spread|anti|affinity): time until all are bound
 //! caravel-load KUBECONFIG pods N IMAGE      N Pods, one after another: time from creation to Running
@@ -52,7 +52,7 @@ async fn main() -> Result<()> {
         "list" => drive("list", target, n, c, |_| objects::list_config_maps()).await,
         "nodes" => drive("nodes", target, n, c, objects::create_node).await,
         "watch" => watch::fan_out(target, number(2, 100), number(3, 800)).await,
-        "idle" => watch::idle(target, number(2, 1000), number(3, 10)).await,
+        "idle" => watch::idle(target, number(2, 1000), number(3, 10), args.get(4).is_some_and(|a| a == "shared")).await,
         "sched" => watch::schedule(target, n, c, args.get(4).map_or("basic", String::as_str)).await,
         "pods" => pods::start(target, n, args.get(3).map_or("bench/busybox:1", String::as_str)).await,
         "clean" => clean(&target).await,

@@ -1,6 +1,6 @@
 //! Loads whose figure is what watches see.
 
-use crate::connection::Target;
+use crate::connection::{Connection, Target};
 use crate::drive::{drive, percentile};
 use crate::{NAMESPACE, objects};
 use anyhow::{Context, Result, ensure};
@@ -15,12 +15,22 @@ const WRITERS: usize = 8;
 /// Give up after this long.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Keeps `watches` watches open in which nothing happens, each of an object of its own, and says so when all are.
-pub async fn idle(target: Arc<Target>, watches: usize, seconds: usize) -> Result<()> {
+/// Watches that share a connection.
+const SHARING: usize = 100;
+
+/// Keeps `watches` watches open in which nothing happens, each of an object of its own, and says so when all are. They
+/// have connections of their own, or share them by the hundred.
+pub async fn idle(target: Arc<Target>, watches: usize, seconds: usize, shared: bool) -> Result<()> {
     let (ready, all) = (Arc::new(AtomicUsize::new(0)), Duration::from_secs(seconds as u64));
-    let mut open = vec![];
+    let (mut open, mut many) = (vec![], None);
     for i in 0..watches {
-        let mut connection = target.connect().await?;
+        if shared && i % SHARING == 0 {
+            many = Some(target.connect_shared().await?);
+        }
+        let mut connection = match many.as_ref().and_then(Connection::again) {
+            Some(connection) => connection,
+            None => target.connect().await?,
+        };
         let ready = ready.clone();
         open.push(tokio::spawn(async move {
             // The bookmark at the end of the present state says that the watch is open.

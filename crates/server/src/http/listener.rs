@@ -13,9 +13,10 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -90,40 +91,53 @@ pub async fn serve<C: Connection>(
         tasks.spawn(async move {
             let _place = place;
             let _ = stream.set_nodelay(true);
-            let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else { return };
-            let (_, session) = stream.get_ref();
-            let certificates: Arc<[CertificateDer<'static>]> =
-                session.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned()).collect();
-            let http2 = session.alpn_protocol() == Some(b"h2");
-            let service = Answering(open(Peer { address, certificates }));
-            converse(TokioIo::new(stream), http2, service, &stop, drain).await;
+            // Thousands of connections do nothing but wait for an event: each holds what its present phase needs, and no more.
+            let begun = Box::pin(begin(acceptor, stream, address, stop, drain, open)).await;
+            if let Some(conversation) = begun {
+                conversation.await;
+            }
         });
     }
     tasks.close();
     let _ = tokio::time::timeout(drain + Duration::from_secs(1), tasks.wait()).await;
 }
 
-async fn converse<S, C: Connection>(
-    io: S,
-    http2: bool,
-    service: Answering<C>,
-    stop: &CancellationToken,
+type Conversation = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The TLS handshake; what follows it, or `None` when it failed.
+async fn begin<C: Connection>(
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    address: SocketAddr,
+    stop: CancellationToken,
     drain: Duration,
-) where
-    S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-{
-    if http2 {
-        let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS)
-            .max_header_list_size(HEAD_BYTES as u32)
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(4 << 20)
-            .max_send_buf_size(256 * 1024)
-            .keep_alive_interval(Duration::from_secs(30))
-            .keep_alive_timeout(Duration::from_secs(30));
-        let mut connection = std::pin::pin!(builder.serve_connection(io, service));
+    open: impl Fn(Peer) -> C,
+) -> Option<Conversation> {
+    let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await.ok()?.ok()?;
+    let (_, session) = stream.get_ref();
+    let certificates: Arc<[CertificateDer<'static>]> =
+        session.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned()).collect();
+    let http2 = session.alpn_protocol() == Some(b"h2");
+    let service = Answering(open(Peer { address, certificates }));
+    let io = TokioIo::new(stream);
+    Some(if http2 { converse2(io, service, stop, drain) } else { converse1(io, service, stop, drain) })
+}
+
+type Io = TokioIo<TlsStream<TcpStream>>;
+
+fn converse2<C: Connection>(io: Io, service: Answering<C>, stop: CancellationToken, drain: Duration) -> Conversation {
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEAD_BYTES as u32)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .max_send_buf_size(256 * 1024)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(30));
+    let mut connection = Box::pin(builder.serve_connection(io, service));
+    Box::pin(async move {
         tokio::select! {
             result = connection.as_mut() => log(result),
             () = stop.cancelled() => {
@@ -133,10 +147,14 @@ async fn converse<S, C: Connection>(
                 }
             }
         }
-    } else {
-        let mut builder = hyper::server::conn::http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES).keep_alive(true);
-        let mut connection = std::pin::pin!(builder.serve_connection(io, service).with_upgrades());
+    })
+}
+
+fn converse1<C: Connection>(io: Io, service: Answering<C>, stop: CancellationToken, drain: Duration) -> Conversation {
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES).keep_alive(true);
+    let mut connection = Box::pin(builder.serve_connection(io, service).with_upgrades());
+    Box::pin(async move {
         tokio::select! {
             result = connection.as_mut() => log(result),
             () = stop.cancelled() => {
@@ -146,7 +164,7 @@ async fn converse<S, C: Connection>(
                 }
             }
         }
-    }
+    })
 }
 
 fn log(result: Result<(), hyper::Error>) {
