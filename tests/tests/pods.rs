@@ -221,6 +221,7 @@ prints! {
     sub_path_of_projected: {"volumes":[{"name":"v","projected":{"sources":[{"configMap":{"name":"cm"}}]}}]}, {"volumeMounts":[{"name":"v","mountPath":"/f","subPath":"data-1"}]}, "cat /f" => "value-1";
     sub_path_of_downward: {"volumes":[{"name":"v","downwardAPI":{"items":[{"path":"d/n","fieldRef":{"fieldPath":"metadata.name"}}]}}]}, {"volumeMounts":[{"name":"v","mountPath":"/f","subPath":"d"}]}, "cat /f/n" => "p";
     sub_path_expanded: {"volumes":[{"name":"v","emptyDir":{}}]}, {"env":[{"name":"N","valueFrom":{"fieldRef":{"fieldPath":"metadata.name"}}}],"volumeMounts":[{"name":"v","mountPath":"/sub","subPathExpr":"$(N)"},{"name":"v","mountPath":"/all"}]}, "echo x > /sub/f; cat /all/p/f" => "x\n";
+    sub_path_is_as_open_as_its_volume: {"securityContext":{"runAsUser":1001},"volumes":[{"name":"v","emptyDir":{}}]}, {"volumeMounts":[{"name":"v","mountPath":"/sub","subPath":"a/b"}]}, "echo x > /sub/f; cat /sub/f" => "x\n";
 }
 
 #[test]

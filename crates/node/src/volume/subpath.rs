@@ -16,7 +16,7 @@ use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
 use super::mounts;
 
 /// Binds `sub` of the volume to `target` (a file or directory made for it) and returns `target`. A path that does not
-/// exist is made as a directory.
+/// exist is made as a directory with the volume's own mode: whoever may write to the volume may write there.
 pub fn bind(volume: &Path, sub: &str, target: &Path) -> io::Result<PathBuf> {
     let end = walk(volume, sub)?;
     if mounts::is_mounted(target)? {
@@ -57,6 +57,7 @@ fn walk(volume: &Path, sub: &str) -> io::Result<OwnedFd> {
         }
     };
     let mut at = open(&root, flags, Mode::empty()).map_err(io::Error::from)?;
+    let mode = fstat(&at).map_err(io::Error::from)?.st_mode & 0o7777;
     for part in rest.components() {
         let Component::Normal(name) = part else {
             if part == Component::CurDir {
@@ -66,9 +67,9 @@ fn walk(volume: &Path, sub: &str) -> io::Result<OwnedFd> {
         };
         let next = match openat(&at, Path::new(name), flags, Mode::empty()) {
             Err(Errno::ENOENT) => {
-                mkdirat(&at, Path::new(name), Mode::from_bits_truncate(0o750)).map_err(io::Error::from)?;
+                mkdirat(&at, Path::new(name), Mode::from_bits_truncate(0o700)).map_err(io::Error::from)?;
                 let made = openat(&at, Path::new(name), flags, Mode::empty()).map_err(io::Error::from)?;
-                fs::set_permissions(format!("/proc/self/fd/{}", made.as_raw_fd()), fs::Permissions::from_mode(0o750))?;
+                fs::set_permissions(format!("/proc/self/fd/{}", made.as_raw_fd()), fs::Permissions::from_mode(mode))?;
                 made
             }
             other => other.map_err(io::Error::from)?,
@@ -105,6 +106,12 @@ mod tests {
         assert!(walk(&volume, "link").is_ok());
         assert!(walk(&volume, "made/deep").is_ok());
         assert!(volume.join("made/deep").is_dir());
+        // As open as the volume, setgid included.
+        fs::set_permissions(&volume, fs::Permissions::from_mode(0o2777)).unwrap();
+        assert!(walk(&volume, "open/deep").is_ok());
+        for dir in ["open", "open/deep"] {
+            assert_eq!(fs::metadata(volume.join(dir)).unwrap().mode() & 0o7777, 0o2777, "{dir}");
+        }
         assert!(walk(&volume, "out").is_err());
         assert!(walk(&volume, "out/passwd").is_err());
         assert!(walk(&volume, "../x").is_err());
