@@ -149,7 +149,27 @@ pub fn plan(existing: &[Arc<EndpointSlice>], wanted: Vec<Group>, parent: &Parent
         }
     }
     plan.delete.extend(left);
+    recycle(&mut plan, parent);
     plan
+}
+
+/// A slice to delete becomes one to make: whoever lists between two writes never sees the old beside the new, such as
+/// the empty slice of a service beside its first endpoints. The address type of a slice cannot change, and a slice of a
+/// former parent of the name is the garbage collector's.
+fn recycle(plan: &mut Plan, parent: &Parent) {
+    let (mut create, delete) = (std::mem::take(&mut plan.create), std::mem::take(&mut plan.delete));
+    for old in delete {
+        let owned = old.metadata.owner_references.iter().flatten().any(|o| o.uid == parent.owner.uid);
+        match create.iter().position(|new| owned && new.address_type == old.address_type) {
+            Some(i) => {
+                let new = create.remove(i);
+                let standing = relabelled(&old, parent).unwrap_or((*old).clone());
+                plan.update.push(EndpointSlice { metadata: standing.metadata, ..new });
+            }
+            None => plan.delete.push(old),
+        }
+    }
+    plan.create = create;
 }
 
 /// An address type without endpoints keeps one empty slice.
@@ -290,7 +310,13 @@ mod tests {
         let mut have = store(p(&[], vec![]), vec![], &mut serial);
         assert_eq!(sizes(&have), [0], "a placeholder");
         assert_eq!(p(&have, vec![]), Plan::default());
-        have = store(p(&have, vec![group(0..250)]), have, &mut serial);
+        let first = p(&have, vec![group(0..250)]);
+        assert_eq!(
+            (first.create.len(), first.update.len(), first.delete.len()),
+            (2, 1, 0),
+            "the placeholder is filled"
+        );
+        have = store(first, have, &mut serial);
         assert_eq!(sizes(&have), [100, 100, 50]);
         assert_eq!(p(&have, vec![group(0..250)]), Plan::default());
         let add = p(&have, vec![group(0..251)]);
@@ -302,7 +328,7 @@ mod tests {
         have = store(swap, have, &mut serial);
         assert_eq!(sizes(&have), [100, 100, 51]);
         let none = p(&have, vec![]);
-        assert_eq!((none.create.len(), none.delete.len()), (1, 3));
+        assert_eq!((none.create.len(), none.update.len(), none.delete.len()), (0, 1, 2));
         have = store(none, have, &mut serial);
         assert_eq!(sizes(&have), [0]);
     }
@@ -313,6 +339,22 @@ mod tests {
         let have = store(plan(&[], vec![group(0..5)], &parent(), 100, &["IPv4"]), vec![], &mut serial);
         let p = plan(&have, vec![group(5..10)], &parent(), 100, &["IPv4"]);
         assert_eq!((p.create.len(), p.update.len(), p.delete.len()), (0, 1, 0));
+    }
+
+    /// One port becomes another: the slice changes in place. One of a former service of the name is not taken over.
+    #[test]
+    fn a_slice_is_used_again_only_by_its_own_parent() {
+        let mut serial = 0;
+        let have = store(plan(&[], vec![group(0..5)], &parent(), 100, &["IPv4"]), vec![], &mut serial);
+        let other = || Group { ports: vec![EndpointPort { port: Some(81), ..Default::default() }], ..group(0..5) };
+        let moved = plan(&have, vec![other()], &parent(), 100, &["IPv4"]);
+        assert_eq!((moved.create.len(), moved.update.len(), moved.delete.len()), (0, 1, 0));
+        assert_eq!(name(&moved.update[0]), name(&*have[0]));
+        assert_eq!(moved.update[0].ports.as_ref().and_then(|p| p[0].port), Some(81));
+        let mut heir = parent();
+        heir.owner.uid = "v".into();
+        let anew = plan(&have, vec![other()], &heir, 100, &["IPv4"]);
+        assert_eq!((anew.create.len(), anew.update.len(), anew.delete.len()), (1, 0, 1));
     }
 
     #[test]
