@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod call;
+pub mod driver;
 pub mod extension;
 mod health;
 pub mod node;
@@ -82,6 +83,15 @@ impl Namespace {
             (_, status) => Err(error_line(&status)),
         });
         ns
+    }
+
+    /// Another handle for the same namespace, for somebody else to keep.
+    pub fn another_handle(&self) -> Namespace {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("caravel-handle-{}-{}-{n}", std::process::id(), self.name));
+        std::fs::copy(&self.kubeconfig, &path).unwrap();
+        Namespace { name: self.name.clone(), kubeconfig: path, borrowed: true, wire: OnceLock::new() }
     }
 
     /// A client of plain JSON with one kept connection, far cheaper than kubectl.

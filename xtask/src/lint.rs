@@ -13,7 +13,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("caravel-runtime", &[]),
     ("caravel-server", &["caravel-api", "caravel-cel", "caravel-store"]),
     ("caravel-client", &["caravel-api"]),
-    ("caravel-scheduler", &["caravel-api", "caravel-client"]),
+    ("caravel-scheduler", &["caravel-api", "caravel-cel", "caravel-client"]),
     ("caravel-controllers", &["caravel-api", "caravel-client"]),
     ("caravel-cloud", &["caravel-api", "caravel-client"]),
     ("caravel-network", &["caravel-api", "caravel-client"]),

@@ -9,6 +9,7 @@ pub mod ast;
 pub mod authorizer;
 mod check;
 mod cost;
+pub mod device;
 mod eval;
 mod lex;
 mod library;

@@ -79,6 +79,8 @@ pub enum Dict<'a> {
     Json(&'a Map<String, Value>, &'a Shape),
     /// Made by the expression.
     Made(Rc<BTreeMap<Key, Val<'a>>>),
+    /// As made, but a key that is not there has an empty map: attributes and capacities of devices, by domain (KEP-4381).
+    Domains(Rc<BTreeMap<Key, Val<'a>>>),
 }
 
 /// A key of a made map. Numbers of both kinds are one.
@@ -127,6 +129,11 @@ impl<'a> Val<'a> {
     /// A made map.
     pub fn dict(all: BTreeMap<Key, Val<'a>>) -> Self {
         Self::Map(Dict::Made(Rc::new(all)))
+    }
+
+    /// A made map in which a key that is not there has an empty map.
+    pub fn domains(all: BTreeMap<Key, Val<'a>>) -> Self {
+        Self::Map(Dict::Domains(Rc::new(all)))
     }
 
     /// A value of a library.
@@ -238,7 +245,7 @@ impl<'a> Val<'a> {
             Self::Duration(nanos) => json!(crate::library::time::show_duration(*nanos)),
             Self::List(list) => list.iter().map(|v| v.to_json()).collect::<Option<Vec<_>>>()?.into(),
             Self::Map(Dict::Json(map, _)) => Value::Object((*map).clone()),
-            Self::Map(Dict::Made(map)) => {
+            Self::Map(Dict::Made(map) | Dict::Domains(map)) => {
                 let mut out = Map::new();
                 for (key, value) in map.iter() {
                     out.insert(key.show(), value.to_json()?);
@@ -306,7 +313,7 @@ impl<'a> Dict<'a> {
                 fields.fields.values().filter(|f| map.contains_key(&f.name)).count()
             }
             Self::Json(map, _) => map.len(),
-            Self::Made(map) => map.len(),
+            Self::Made(map) | Self::Domains(map) => map.len(),
         }
     }
 
@@ -319,6 +326,7 @@ impl<'a> Dict<'a> {
     pub fn get(&self, key: &Key) -> Option<Val<'a>> {
         match (self, key) {
             (Self::Made(map), key) => map.get(key).cloned(),
+            (Self::Domains(map), key) => Some(map.get(key).cloned().unwrap_or_else(|| Val::dict(BTreeMap::new()))),
             (Self::Json(..), Key::String(name)) => self.field(name),
             (Self::Json(..), _) => None,
         }
@@ -334,7 +342,7 @@ impl<'a> Dict<'a> {
                 }
                 _ => map.get(name).map(|v| Val::shaped(v, shape.element())),
             },
-            Self::Made(map) => map.get(&Key::String(name.into())).cloned(),
+            Self::Made(_) | Self::Domains(_) => self.get(&Key::String(name.into())),
         }
     }
 
@@ -352,7 +360,7 @@ impl<'a> Dict<'a> {
                     map.iter().map(|(k, v)| (Val::String(Text::Borrowed(k)), Val::shaped(v, shape.element()))).collect()
                 }
             },
-            Self::Made(map) => map.iter().map(|(k, v)| (k.to_val(), v.clone())).collect(),
+            Self::Made(map) | Self::Domains(map) => map.iter().map(|(k, v)| (k.to_val(), v.clone())).collect(),
         }
     }
 }

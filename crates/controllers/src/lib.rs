@@ -26,6 +26,7 @@ mod pdb;
 mod pod_gc;
 mod quota;
 mod replicaset;
+mod resource_claim;
 mod service_cidr;
 mod serviceaccount;
 mod statefulset;
@@ -87,6 +88,7 @@ table! {
     "node-ipam-controller" => node::run_ipam,
     "pod-garbage-collector-controller" => pod_gc::run,
     "ttl-after-finished-controller" => ttl_after_finished::run,
+    "resourceclaim-controller" => resource_claim::run,
 }
 
 /// The names of all controllers.

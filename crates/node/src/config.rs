@@ -31,6 +31,8 @@ pub struct Config {
     pub cgroup_root: String,
     /// A directory of Pod manifests that run without the API (static Pods).
     pub manifest_dir: Option<PathBuf>,
+    /// Where drivers of devices describe what a device adds to a container (CDI), the most important last.
+    pub cdi_dirs: Vec<PathBuf>,
     /// Pods at most.
     pub max_pods: u32,
     /// Labels the Node gets at registration.
@@ -139,6 +141,7 @@ impl Config {
             resolv_conf: "/etc/resolv.conf".into(),
             cgroup_root: "/caravel0".into(),
             manifest_dir: None,
+            cdi_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into(), data_dir.join("cdi")],
             max_pods: 110,
             labels: Default::default(),
             taints: Vec::new(),
@@ -157,6 +160,11 @@ impl Config {
             allowed_unsafe_sysctls: Vec::new(),
             version: "v1.36.0".into(),
         }
+    }
+
+    /// Where plug-ins register: a socket each.
+    pub fn plugins_dir(&self) -> PathBuf {
+        self.root_dir.join("plugins_registry")
     }
 
     /// The directory of one Pod.

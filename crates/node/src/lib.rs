@@ -11,6 +11,7 @@ pub mod admit;
 pub mod cgroup;
 pub mod config;
 pub mod container;
+pub mod devices;
 pub mod image;
 pub mod machine;
 pub mod manager;

@@ -219,6 +219,8 @@ impl Manager {
         }
         let known = self.adopt(orphans);
         self.remove_remains(&known).await;
+        // A Pod is among the workers before anything is prepared for it.
+        self.shared.devices.release_others(|uid| self.pods.lock().contains_key(uid)).await;
         Ok(())
     }
 

@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cgroup::Cgroups;
 use crate::config::Config;
+use crate::devices::Devices;
+use crate::devices::registry::Registry;
 use crate::image::Pulls;
 use crate::machine::Machine;
 use crate::manager::Manager;
@@ -85,6 +87,9 @@ pub async fn start(
     prepare(config.log_dir.display().to_string(), std::fs::create_dir_all(&config.log_dir))?;
     let cgroups = prepare("the cgroup tree", Cgroups::detect(&config.cgroup_root))?;
     prepare(format!("the cgroup {}", config.cgroup_root), cgroups.prepare())?;
+    let record = config.root_dir.join("devices.json");
+    let what = format!("what is known of prepared devices ({})", record.display());
+    let devices = prepare(what, Devices::open(record, config.cdi_dirs.clone()))?;
     let client = cluster.client();
     let hinted: Arc<OnceLock<Weak<Manager>>> = Arc::default();
     let to_hint = hinted.clone();
@@ -99,6 +104,7 @@ pub async fn start(
         recorder: cluster.recorder_on("kubelet", &name),
         volumes: Volumes::new(client.clone(), runtime.clone(), watches),
         pulls: Pulls::new(config.max_parallel_pulls),
+        devices,
         services: cluster.informer::<Service>(),
         node: cluster.informer_with::<Node>(ListSelector::fields(format!("metadata.name={name}"))),
         pressure: Default::default(),
@@ -180,9 +186,16 @@ async fn live(shared: Arc<Shared>, manager: Arc<Manager>, cluster: Cluster, stop
         let again = register_again(&shared, &node, &gone, &look);
         let status = register::keep_status(shared.clone(), manager.clone(), look.clone(), stop.clone());
         let events = manager.clone().follow_runtime(stop.clone());
+        let registry = Registry {
+            dir: shared.config.plugins_dir(),
+            drivers: shared.devices.drivers.clone(),
+            client: shared.client.clone(),
+            node: shared.config.node_name.clone(),
+        };
+        let registry = registry.run(stop.clone());
         let upkeep = upkeep::run(shared.clone(), manager.clone(), look.clone(), stop.clone());
         let pods = pods(shared.clone(), manager.clone(), cluster);
-        tokio::join!(lease, status, events, upkeep, manifests, pods, again);
+        tokio::join!(lease, status, events, upkeep, manifests, pods, again, registry);
     };
     tokio::select! {
         () = work => {}

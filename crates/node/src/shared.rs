@@ -13,6 +13,7 @@ use crate::cgroup::Cgroups;
 use crate::config::Config;
 use crate::container::dns::Resolvers;
 use crate::container::fields::Surroundings;
+use crate::devices::Devices;
 use crate::image::Pulls;
 use crate::machine::Machine;
 use crate::pod::spec::Role;
@@ -36,6 +37,8 @@ pub struct Shared {
     pub cgroups: Cgroups,
     /// Volumes.
     pub volumes: Volumes,
+    /// Devices of resource claims.
+    pub devices: Devices,
     /// Image pulls.
     pub pulls: Pulls,
     /// All Services, for environments.

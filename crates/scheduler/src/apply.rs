@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::config::Config;
 use crate::feed::Shared;
 use crate::model::{PodInfo, PodKey};
+use crate::plugins::devices::Booking;
 use crate::plugins::volumes::Binding;
 use crate::queue::News;
 use crate::state::NodeId;
@@ -21,10 +22,10 @@ use crate::state::NodeId;
 /// The hands of the scheduler.
 #[derive(Clone)]
 pub struct Applier {
-    cluster: Cluster,
+    pub(crate) cluster: Cluster,
     /// Events say which profile's they are.
     recorders: Arc<HashMap<Arc<str>, Recorder>>,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// A failure on the way, in words.
@@ -36,6 +37,9 @@ pub enum ApplyError {
     /// Claims were not bound in time, or cannot be any more.
     #[error("binding volumes: {0}")]
     Volumes(String),
+    /// A resource claim is not as it was when devices were picked for it.
+    #[error("resource claim {0}")]
+    Devices(String),
 }
 
 fn reference(pod: &PodInfo) -> ObjectReference {
@@ -69,9 +73,17 @@ impl Applier {
 
     /// Binds a pod to the node on which it is assumed. Undoes the assumption when that fails.
     /// `timeout` is how long its claims may take to be bound.
-    pub async fn bind(&self, pod: Arc<PodInfo>, id: NodeId, node: Arc<str>, bindings: Vec<Binding>, timeout: Duration) {
+    pub async fn bind(
+        &self,
+        pod: Arc<PodInfo>,
+        (id, node): (NodeId, Arc<str>),
+        bindings: Vec<Binding>,
+        bookings: Vec<Booking>,
+        timeout: Duration,
+    ) {
         let result = async {
             self.bind_volumes(&node, &bindings, timeout).await?;
+            self.book(&pod, &bookings).await?;
             self.post_binding(&pod, &node).await
         }
         .await;
@@ -89,6 +101,7 @@ impl Applier {
             Err(ApplyError::Api(error)) if status_code(&error) == Some(404) => {
                 // It is gone: its informer says so, too.
                 self.shared.with(|core, now| {
+                    bookings.iter().for_each(|b| core.state.devices.forget(&b.claim.key));
                     volumes().for_each(|v| core.state.volumes.forget(&v));
                     core.state.forget(&pod.key);
                     core.remove_pod(&pod, now);
@@ -99,6 +112,7 @@ impl Applier {
                 let note = format!("binding rejected: {error}");
                 self.event(&pod.scheduler, &pod, "Warning", "FailedScheduling", "Scheduling", &note);
                 self.shared.with(|core, now| {
+                    bookings.iter().for_each(|b| core.state.devices.forget(&b.claim.key));
                     volumes().for_each(|v| core.state.volumes.forget(&v));
                     core.forget(&pod, id, now);
                 });

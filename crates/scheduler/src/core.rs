@@ -1,13 +1,16 @@
 //! What informers and the deciding thread share: the state and the queue, and how events change both. No I/O.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use k8s_openapi::api::core::v1 as core;
 
 use crate::config::{Config, Profile};
+use crate::devices::claim::Claim;
 use crate::hints::{self, Event};
 use crate::model::{NodeInfo, PodInfo, PodKey};
+use crate::plugins::Plugin;
 use crate::queue::Queue;
 use crate::state::{NodeId, State};
 
@@ -19,6 +22,8 @@ pub struct Core {
     /// The pods that wait.
     pub queue: Queue,
     profiles: Vec<Arc<Profile>>,
+    /// Pods that are not tried before their resource claims are there.
+    held: HashMap<PodKey, Arc<PodInfo>>,
 }
 
 impl Core {
@@ -29,6 +34,7 @@ impl Core {
             state: State::default(),
             queue: Queue::new(seconds(config.backoff.0), seconds(config.backoff.1)),
             profiles: config.profiles.iter().cloned().map(Arc::new).collect(),
+            held: HashMap::new(),
         }
     }
 
@@ -67,11 +73,37 @@ impl Core {
             Some(node) => self.state.nominate(pod.clone(), node),
             None => self.state.denominate(&pod.key),
         }
-        self.queue.set(pod, now);
+        self.enqueue(pod, now);
+    }
+
+    /// A pod whose claims are not there waits for them without being tried (PreEnqueue).
+    fn enqueue(&mut self, pod: Arc<PodInfo>, now: Instant) {
+        if pod.devices.is_empty() || !pod.gates.is_empty() || self.state.devices.of_pod(&pod).is_ok() {
+            self.held.remove(&pod.key);
+            self.queue.set(pod, now);
+        } else {
+            self.held.insert(pod.key.clone(), pod.clone());
+            self.queue.set_behind(pod, Some(Plugin::DynamicResources), now);
+        }
+    }
+
+    /// A resource claim came, changed or (`None`) went.
+    pub fn set_claim(&mut self, key: &PodKey, claim: Option<Claim>, now: Instant) {
+        let there = claim.is_some();
+        let freed = self.state.devices.set_claim(key, claim);
+        let waiting: Vec<_> =
+            self.held.values().filter(|p| there && p.key.namespace == key.namespace).cloned().collect();
+        for pod in waiting {
+            self.enqueue(pod, now);
+        }
+        if there || freed {
+            self.happened(Event::Claim { key, freed }, now);
+        }
     }
 
     fn set_bound(&mut self, old: Option<&PodInfo>, pod: Arc<PodInfo>, now: Instant) {
         self.queue.remove(&pod.key);
+        self.held.remove(&pod.key);
         let node = pod.node.as_deref().and_then(|n| self.state.find(n));
         let was_here = self.state.placed(&pod.key);
         self.state.set_pod(pod.clone());
@@ -99,6 +131,7 @@ impl Core {
     /// A pod went.
     pub fn remove_pod(&mut self, pod: &PodInfo, now: Instant) {
         self.queue.remove(&pod.key);
+        self.held.remove(&pod.key);
         self.state.denominate(&pod.key);
         let node = pod.node.as_deref().and_then(|n| self.state.find(n));
         if let Some(gone) = self.state.remove_pod(&pod.key) {
@@ -153,8 +186,9 @@ impl Core {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::plugins::{Plugin, PluginSet};
+    use crate::plugins::PluginSet;
     use crate::testing::{node, pod};
+    use serde_json::json;
 
     #[test]
     fn a_pod_walks_through() {
@@ -180,6 +214,33 @@ mod tests {
         core.remove_pod(&bound, now);
         assert_eq!(core.state.node(0).requested.cpu, 0);
         assert_eq!(core.queue.sizes(), (0, 1, 0));
+    }
+
+    #[test]
+    fn pods_wait_for_their_claims() {
+        let now = Instant::now();
+        let mut core = Core::new(&Config::default());
+        core.set_node(&node("n").object(), now);
+        let template = json!([{"name": "gpu", "resourceClaimTemplateName": "t"}]);
+        let pod = || pod("p").spec("resourceClaims", template.clone());
+        core.set_pod(None, pod().info(), now);
+        assert!(core.queue.pop(now).is_none(), "its claim is not made yet");
+        let mut named = pod().object();
+        let made = json!([{"name": "gpu", "resourceClaimName": "p-gpu"}]);
+        named.status.get_or_insert_default().resource_claim_statuses = Some(serde_json::from_value(made).unwrap());
+        core.set_pod(Some(&pod().info()), Arc::new(PodInfo::new(&named)), now);
+        assert!(core.queue.pop(now).is_none(), "its claim is not seen yet");
+        let claim = |owner: &str| {
+            Claim::new(&serde_json::from_value(json!({"metadata": {"name": "p-gpu", "namespace": "default", "uid": "c",
+                "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": owner, "controller": true}]},
+                "spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "gpu"}}]}}})).unwrap())
+        };
+        let key = claim("").key;
+        core.set_claim(&key, Some(claim("somebody")), now);
+        assert!(core.queue.pop(now).is_none(), "another's claim");
+        core.set_claim(&key, None, now);
+        core.set_claim(&key, Some(claim("uid-p")), now);
+        assert!(core.queue.pop(now).is_some());
     }
 
     #[test]

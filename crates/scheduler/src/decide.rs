@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::config::{Profile, Rules};
 use crate::model::{NodeInfo, PodInfo, Spread};
 use crate::plugins::{
-    MAX_SCORE, Plugin, PluginSet, Reject, balanced, fit, image_locality, interpod, node_affinity, normalize, ports,
-    spread, taints, volumes,
+    MAX_SCORE, Plugin, PluginSet, Reject, balanced, devices, fit, image_locality, interpod, node_affinity, normalize,
+    ports, spread, taints, volumes,
 };
 use crate::state::{NodeId, State};
 
@@ -21,6 +21,7 @@ pub struct Prepared {
     hard: Vec<spread::Hard>,
     interpod: interpod::Prepared,
     volumes: volumes::Prepared,
+    devices: devices::Prepared,
     /// The only nodes that can do.
     only: Option<Vec<NodeId>>,
     rules: Arc<Rules>,
@@ -57,6 +58,8 @@ pub enum Decision {
         node: NodeId,
         /// What to do about claims first.
         bindings: Vec<volumes::Binding>,
+        /// What to write about resource claims first.
+        bookings: Vec<devices::Booking>,
         /// How many nodes were looked at.
         evaluated: usize,
         /// How many of them would have done.
@@ -90,12 +93,13 @@ impl Turn {
 /// # Errors
 /// A reason that no node can mend.
 pub fn prepare(state: &mut State, profile: &Profile, pod: &PodInfo) -> Result<Prepared, (Plugin, String)> {
-    if pod.wants_devices {
-        let text = "resource claims (dynamic resource allocation) are not supported by this scheduler";
-        return Err((Plugin::DynamicResources, text.to_owned()));
-    }
     let volumes = volumes::prepare(state, pod).map_err(|reason| (Plugin::VolumeBinding, reason))?;
     let on = |plugin| !profile.rules.off.contains(plugin);
+    let devices = if on(Plugin::DynamicResources) {
+        devices::prepare(&mut state.devices, pod).map_err(|reason| (Plugin::DynamicResources, reason))?
+    } else {
+        devices::Prepared::default()
+    };
     let rule = pod.node_rule.as_ref().filter(|_| on(Plugin::NodeAffinity));
     let only = rule.and_then(|rule| rule.node_names());
     let only = only.map(|names| names.into_iter().filter_map(|n| state.find_sym(n)).collect());
@@ -103,7 +107,7 @@ pub fn prepare(state: &mut State, profile: &Profile, pod: &PodInfo) -> Result<Pr
     let hard = if on(Plugin::PodTopologySpread) { spread::prepare(state, pod, &constraints) } else { Vec::new() };
     let interpod =
         if on(Plugin::InterPodAffinity) { interpod::prepare(state, pod) } else { interpod::Prepared::default() };
-    Ok(Prepared { constraints, own_constraints, hard, interpod, volumes, only, rules: profile.rules.clone() })
+    Ok(Prepared { constraints, own_constraints, hard, interpod, volumes, devices, only, rules: profile.rules.clone() })
 }
 
 /// What the node's own properties say: cordons, taints, labels.
@@ -147,7 +151,8 @@ pub fn filter(state: &State, prepared: &Prepared, pod: &PodInfo, id: NodeId) -> 
     fits_room(&prepared.rules, pod, node)?;
     fits_volumes(state, prepared, pod, node)?;
     spread::filter(state, &prepared.hard, id)?;
-    interpod::filter(state, &prepared.interpod, id)
+    interpod::filter(state, &prepared.interpod, id)?;
+    devices::filter(state, &prepared.devices, node)
 }
 
 /// Everything that speaks against a node, not only the first objection: for explaining.
@@ -163,6 +168,7 @@ pub fn objections(state: &State, prepared: &Prepared, pod: &PodInfo, id: NodeId)
         volumes::filter(state, &prepared.volumes, pod, node),
         spread::filter(state, &prepared.hard, id),
         interpod::filter(state, &prepared.interpod, id),
+        devices::filter(state, &prepared.devices, node),
     ]
     .into_iter()
     .filter_map(Result::err)
@@ -259,6 +265,10 @@ pub fn decide(state: &mut State, profile: &Profile, pod: &PodInfo, turn: &mut Tu
                 failure.rejects.push((id, reject));
             }
         }
+        if let Some(reason) = prepared.devices.broken() {
+            failure.general = Some((Plugin::DynamicResources, reason));
+            return Decision::Nowhere(failure);
+        }
     }
     if prepared.only.is_none() {
         turn.start = start + evaluated;
@@ -279,7 +289,8 @@ pub fn decide(state: &mut State, profile: &Profile, pod: &PodInfo, turn: &mut Tu
 
 fn chosen(state: &State, prepared: &Prepared, node: NodeId, evaluated: usize, feasible: usize) -> Decision {
     let bindings = volumes::bindings(state, &prepared.volumes, state.node(node)).unwrap_or_default();
-    Decision::Node { node, bindings, evaluated, feasible }
+    let bookings = devices::bookings(state, &prepared.devices, state.node(node));
+    Decision::Node { node, bindings, bookings, evaluated, feasible }
 }
 
 /// The weighted scores of feasible nodes.
@@ -435,6 +446,11 @@ mod tests {
         assert_eq!(text, "no nodes available to schedule pods");
         let mut state = state([node("a")]);
         let devices = pod("p").spec("resourceClaims", json!([{"name": "gpu", "resourceClaimName": "x"}]));
-        assert!(go(&mut state, devices, &mut first()).unwrap_err().general.is_some());
+        let failure = go(&mut state, devices.clone(), &mut first()).unwrap_err();
+        let text = crate::message::message(&state, &devices.info(), &failure, None);
+        assert_eq!(
+            text,
+            "0/1 nodes are available: resourceclaim.resource.k8s.io \"x\" not found. still not schedulable"
+        );
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::resource::v1 as resource;
 use k8s_openapi::api::storage::v1 as storage;
 use kube::api::ListParams;
 use kube::{Api, Client};
@@ -10,9 +11,11 @@ use kube::{Api, Client};
 use crate::config::Profile;
 use crate::core::Core;
 use crate::decide::{Decision, Prepared, Turn, decide, objections, prepare};
+use crate::devices::claim as device_claim;
+use crate::devices::slice::Slice;
 use crate::message::{message, reasons};
 use crate::model::{Labels, NodeInfo, PodInfo, Selector};
-use crate::plugins::{Plugin, Reject};
+use crate::plugins::{Plugin, Reject, devices};
 use crate::state::{Claim, Class, NodeId, State, Volume};
 use crate::sym::Sym;
 
@@ -163,8 +166,29 @@ fn mends(state: &State, pod: &PodInfo, node: &NodeInfo, reject: Reject) -> Vec<S
                     .into(),
             ]
         }
+        Plugin::DynamicResources => device_mends(state, pod, name, reject.detail),
         _ => Vec::new(),
     }
+}
+
+/// What the pod's claims lack on a node.
+fn device_mends(state: &State, pod: &PodInfo, node: &str, detail: u32) -> Vec<String> {
+    let claims = state.devices.of_pod(pod).unwrap_or_default();
+    let names = |has: bool| {
+        let names: Vec<_> = claims.iter().filter(|c| c.allocation.is_some() == has).map(|c| &*c.key.name).collect();
+        names.join(", ")
+    };
+    if detail == devices::ELSEWHERE {
+        return vec![format!(
+            "the devices of its claim ({}) can be used on other nodes only: make room there",
+            names(true)
+        )];
+    }
+    vec![format!(
+        "it waits for devices: {node} has none left for its claim ({}). See which there are with: kubectl get resourceslices; and which \
+         claims have them with: kubectl get resourceclaims -A. End a pod that uses one, ask for less, or start a driver on a node that has some",
+        names(false)
+    )]
 }
 
 fn fit_mends(pod: &PodInfo, node: &NodeInfo) -> Vec<String> {
@@ -208,7 +232,15 @@ fn fit_mends(pod: &PodInfo, node: &NodeInfo) -> Vec<String> {
 }
 
 fn general_mend(reason: &str) -> String {
-    if reason.contains("not found") {
+    if reason.contains("ResourceClaim not created yet") {
+        "its claim is to be made from a template: see whether that is there with: kubectl get resourceclaimtemplates"
+            .into()
+    } else if reason.contains("resourceclaim") && reason.contains("not found") {
+        "create the ResourceClaim, or correct the name in spec.resourceClaims".into()
+    } else if reason.contains("device class") {
+        "create the DeviceClass (the driver of the devices usually brings it along), or correct the name in the claim"
+            .into()
+    } else if reason.contains("not found") {
         "create the claim, or correct the name in spec.volumes".into()
     } else if reason.contains("unbound immediate") {
         "its claim is not bound yet: see why with: caravel why pvc/NAME (no class, no provisioner, or no volume that fits)".into()
@@ -253,6 +285,15 @@ pub async fn explain_pod(
     }
     for item in Api::<storage::CSINode>::all(client.clone()).list(&all).await? {
         state.volumes.set_limits(&Core::key_of(&item).name, Some(&item));
+    }
+    for item in Api::<resource::DeviceClass>::all(client.clone()).list(&all).await? {
+        state.devices.set_class(&Core::key_of(&item).name, Some(device_claim::Class::new(&item)));
+    }
+    for item in Api::<resource::ResourceSlice>::all(client.clone()).list(&all).await? {
+        state.devices.set_slice(&Core::key_of(&item).name, Some(Slice::new(&item)));
+    }
+    for item in Api::<resource::ResourceClaim>::all(client.clone()).list(&all).await? {
+        state.devices.set_claim(&Core::key_of(&item), Some(device_claim::Claim::new(&item)));
     }
     for item in Api::<core::Pod>::all(client.clone()).list(&all).await? {
         let info = PodInfo::new(&item);
@@ -303,6 +344,11 @@ mod tests {
         assert!(of(pod("p").on("busy")).summary.contains("bound to node busy"));
         assert!(of(pod("p").cpu(10)).summary.starts_with("it fits"));
         assert!(of(pod("p").claim("none")).mends[0].contains("create the claim"));
+        let of_template = serde_json::json!([{"name": "gpu", "resourceClaimTemplateName": "t"}]);
+        let got = of(pod("p").spec("resourceClaims", of_template));
+        assert!(got.summary.contains("ResourceClaim not created yet") && got.mends[0].contains("template"), "{got:?}");
+        let of_name = serde_json::json!([{"name": "gpu", "resourceClaimName": "c"}]);
+        assert!(of(pod("p").spec("resourceClaims", of_name)).mends[0].contains("create the ResourceClaim"));
         let mut empty = State::default();
         let got = explain(&mut empty, Some(&Profile::named("default-scheduler")), &pod("p").info());
         assert!(got.mends[0].contains("caravel agent"));

@@ -7,11 +7,14 @@ use caravel_client::{Change, Cluster, Object};
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::resource::v1 as resource;
 use k8s_openapi::api::storage::v1 as storage;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
 use crate::core::Core;
+use crate::devices::claim as device_claim;
+use crate::devices::slice::Slice;
 use crate::hints::Event;
 use crate::model::{Labels, PodInfo, PodKey, Selector};
 use crate::state::{Budget, Claim, Class, Volume};
@@ -90,6 +93,7 @@ pub async fn start(cluster: &Cluster, shared: &Arc<Shared>) {
     .await;
     feed_others(cluster, shared).await;
     feed_volumes(cluster, shared).await;
+    feed_devices(cluster, shared).await;
     feed::<core::Node>(cluster, shared, |core, now, key, node| match node {
         Some(node) => core.set_node(node, now),
         None => core.remove_node(&key.name, now),
@@ -137,6 +141,23 @@ async fn feed_others(cluster: &Cluster, shared: &Arc<Shared>) {
     .await;
     feed::<PodDisruptionBudget>(cluster, shared, |core, _, key, budget| {
         core.state.cluster.set_budget(key, budget.map(Budget::new));
+    })
+    .await;
+}
+
+async fn feed_devices(cluster: &Cluster, shared: &Arc<Shared>) {
+    feed::<resource::DeviceClass>(cluster, shared, |core, now, key, class| {
+        core.state.devices.set_class(&key.name, class.map(device_claim::Class::new));
+        core.happened(Event::Devices, now);
+    })
+    .await;
+    feed::<resource::ResourceSlice>(cluster, shared, |core, now, key, slice| {
+        core.state.devices.set_slice(&key.name, slice.map(Slice::new));
+        core.happened(Event::Devices, now);
+    })
+    .await;
+    feed::<resource::ResourceClaim>(cluster, shared, |core, now, key, claim| {
+        core.set_claim(key, claim.map(device_claim::Claim::new), now);
     })
     .await;
 }

@@ -2,7 +2,7 @@
 
 use crate::config::Rules;
 use crate::decide::{fits_room, fits_rules};
-use crate::model::{PodInfo, WhenUnsatisfiable};
+use crate::model::{PodInfo, PodKey, WhenUnsatisfiable};
 use crate::plugins::{Plugin, PluginSet, Reject};
 use crate::state::{NodeId, State};
 
@@ -17,6 +17,15 @@ pub enum Event<'a> {
     PodCame(&'a PodInfo),
     /// Something about volumes, claims or classes.
     Volumes,
+    /// A resource claim came or changed; `freed` says that it gave its devices back.
+    Claim {
+        /// The claim.
+        key: &'a PodKey,
+        /// Whether its devices are free now.
+        freed: bool,
+    },
+    /// There are other devices, or other classes of them.
+    Devices,
     /// A namespace has other labels.
     Namespace,
     /// A node went: the domains to spread over are others.
@@ -47,9 +56,16 @@ pub fn helps(state: &State, rules: &Rules, pod: &PodInfo, plugins: PluginSet, ev
                 || plugins.contains(Plugin::PodTopologySpread) && spreads_with(pod, came)
         }
         Event::Volumes => any(plugins, &VOLUMES),
+        Event::Claim { key, freed } => plugins.contains(Plugin::DynamicResources) && (freed || uses(pod, key)),
+        Event::Devices => plugins.contains(Plugin::DynamicResources),
         Event::Namespace => plugins.contains(Plugin::InterPodAffinity),
         Event::NodeGone => plugins.contains(Plugin::PodTopologySpread),
     }
+}
+
+/// Whether the claim is one of the pod's.
+fn uses(pod: &PodInfo, claim: &PodKey) -> bool {
+    pod.key.namespace == claim.namespace && pod.devices.iter().any(|d| d.claim.as_ref() == Some(&claim.name))
 }
 
 /// Whether the node would take the pod as far as the node alone is concerned: as it is, or after less important pods made room.
@@ -95,6 +111,7 @@ mod tests {
     use super::*;
     use crate::queue::Queue;
     use crate::testing::{PodBuilder, node, pod, state};
+    use serde_json::json;
     use std::time::{Duration, Instant};
 
     fn helped(state: &State, wants: PodBuilder, plugin: Plugin, event: Event<'_>) -> bool {
@@ -118,6 +135,9 @@ mod tests {
         let fit = Plugin::NodeResourcesFit;
         let inter = Plugin::InterPodAffinity;
         let spread = Plugin::PodTopologySpread;
+        let dra = Plugin::DynamicResources;
+        let claim = PodKey { namespace: "default".into(), name: "gpu".into() };
+        let gpu = || pod("p").spec("resourceClaims", json!([{"name": "gpu", "resourceClaimName": "gpu"}]));
         for (name, wants, plugin, event, want) in [
             ("a node that is too small", pod("p").cpu(500), fit, Event::Node(id("small")), false),
             ("one with room", pod("p").cpu(500), fit, Event::Node(id("large")), true),
@@ -133,6 +153,11 @@ mod tests {
             ("another kind", pod("p").spread(host, 1, "DoNotSchedule", "app=web"), spread, Event::PodCame(&db), false),
             ("volumes", pod("p"), Plugin::VolumeBinding, Event::Volumes, true),
             ("volumes are not its matter", pod("p"), fit, Event::Volumes, false),
+            ("its claim", gpu(), dra, Event::Claim { key: &claim, freed: false }, true),
+            ("another's claim", pod("p"), dra, Event::Claim { key: &claim, freed: false }, false),
+            ("devices that got free", pod("p"), dra, Event::Claim { key: &claim, freed: true }, true),
+            ("devices are not its matter", gpu(), fit, Event::Devices, false),
+            ("new devices", gpu(), dra, Event::Devices, true),
         ] {
             assert_eq!(helped(&state, wants, plugin, event), want, "{name}");
         }

@@ -13,13 +13,15 @@
 //! runs beside it. What makes it quick: strings are symbols ([`sym`]), and what affinity and spreading count is kept up with every pod
 //! that comes or goes ([`state::Terms`]) instead of being counted for each pod.
 //!
-//! Not here: dynamic resource allocation (pods with `resourceClaims` are refused with a reason), storage capacity tracking, extenders (a
-//! configuration file that names some is refused).
+//! Not here: storage capacity tracking, extenders (a configuration file that names some is refused), and of dynamic resource allocation
+//! what [`devices`] names.
 
 mod apply;
+mod book;
 pub mod config;
 pub mod core;
 pub mod decide;
+pub mod devices;
 pub mod explain;
 mod feed;
 pub mod file;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::decide::Failure;
 use crate::model::PodInfo;
-use crate::plugins::{Plugin, Reject, fit, interpod, node_affinity, spread, volumes};
+use crate::plugins::{Plugin, Reject, devices, fit, interpod, node_affinity, spread, volumes};
 use crate::state::{NodeId, State};
 
 /// The reasons for which one node was rejected.
@@ -37,6 +37,8 @@ pub fn reasons(state: &State, pod: &PodInfo, node: NodeId, reject: Reject) -> Ve
         (Plugin::InterPodAffinity, interpod::ANTI_AFFINITY) => "node(s) didn't match pod anti-affinity rules",
         (Plugin::InterPodAffinity, interpod::EXISTING) => "node(s) didn't satisfy existing pods anti-affinity rules",
         (Plugin::InterPodAffinity, _) => "node(s) didn't match pod affinity rules",
+        (Plugin::DynamicResources, devices::ELSEWHERE) => "resourceclaim not available on the node",
+        (Plugin::DynamicResources, _) => "cannot allocate all claims",
         (other, _) => other.name(),
     };
     vec![text.to_owned()]
@@ -78,8 +80,11 @@ pub fn message(state: &State, pod: &PodInfo, failure: &Failure, preemption: Opti
     }
     let general = failure.general.as_ref().map(|(_, text)| text.as_str());
     let mut text = unavailable(failure.nodes, general, &histogram(state, pod, failure));
-    if let Some(preemption) = preemption {
-        text.push_str(&format!(" preemption: {preemption}"));
+    // What other plug-ins did to help comes first.
+    let helped = (!pod.devices.is_empty()).then(|| "still not schedulable".to_owned());
+    let rest: Vec<String> = helped.into_iter().chain(preemption.map(|p| format!("preemption: {p}"))).collect();
+    if !rest.is_empty() {
+        text.push_str(&format!(" {}", rest.join(", ")));
     }
     text
 }

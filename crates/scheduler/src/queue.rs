@@ -127,13 +127,18 @@ impl Queue {
 
     /// A pod to schedule came or changed.
     pub fn set(&mut self, pod: Arc<PodInfo>, now: Instant) {
+        let gate = (!pod.gates.is_empty()).then_some(Plugin::SchedulingGates);
+        self.set_behind(pod, gate, now);
+    }
+
+    /// The same of a pod that is not to be tried while `gate` holds it: whoever set the gate comes again when it is open.
+    pub fn set_behind(&mut self, pod: Arc<PodInfo>, gate: Option<Plugin>, now: Instant) {
         let key = pod.key.clone();
-        let gated = !pod.gates.is_empty();
+        let gated = gate.is_some();
         match self.entries.get_mut(&key).filter(|e| e.pod.uid == pod.uid) {
             None => {
                 self.remove(&key);
-                let plugins =
-                    if gated { PluginSet::from_iter([Plugin::SchedulingGates]) } else { PluginSet::default() };
+                let plugins = PluginSet::from_iter(gate);
                 let entry = Entry { pod, attempts: 0, plugins, reported: None, until: now, place: Place::InFlight };
                 self.entries.insert(key.clone(), entry);
                 if gated { self.put(&key, Place::Gated) } else { self.activate(&key) }
@@ -262,6 +267,7 @@ fn helps(old: &PodInfo, new: &PodInfo) -> bool {
         || old.node_rule != new.node_rule
         || old.priority != new.priority
         || old.claims != new.claims
+        || old.devices != new.devices
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::decide::{Decision, Failure, Turn, decide};
 use crate::feed::{Shared, start};
 use crate::message::message;
 use crate::model::PodInfo;
+use crate::plugins::devices;
 use crate::plugins::volumes::Binding;
 use crate::preempt::{Outcome, preempt};
 
@@ -134,17 +135,22 @@ fn one(core: &mut Core, hands: &Hands, pod: Arc<PodInfo>, permit: OwnedSemaphore
         return;
     };
     match decide(&mut core.state, &profile, &pod, turn) {
-        Decision::Node { node, bindings, .. } => {
+        Decision::Node { node, bindings, bookings, .. } => {
             core.state.assume(pod.clone(), node);
             for binding in &bindings {
                 if let Binding::Volume { claim, volume } = binding {
                     core.state.volumes.assume(volume.clone(), claim.clone());
                 }
             }
+            for booking in &bookings {
+                if let Some((allocation, _)) = &booking.allocation {
+                    core.state.devices.assume(&booking.claim, allocation.clone());
+                }
+            }
             let name = core.state.node(node).name.clone();
             let (applier, timeout) = (hands.applier.clone(), profile.bind_timeout);
             hands.runtime.spawn(async move {
-                applier.bind(pod, node, name, bindings, timeout).await;
+                applier.bind(pod, (node, name), bindings, bookings, timeout).await;
                 drop(permit);
             });
         }
@@ -165,6 +171,10 @@ fn nowhere(
 ) {
     let now = Instant::now();
     let applier = hands.applier.clone();
+    if let Some(claim) = devices::to_release(&core.state, &pod, &failure.rejects) {
+        let applier = applier.clone();
+        hands.runtime.spawn(async move { applier.release(&claim).await });
+    }
     match outcome {
         Outcome::Nothing(_) | Outcome::Off => {
             let end = if let Outcome::Nothing(end) = &outcome { Some(end.as_str()) } else { None };

@@ -73,6 +73,9 @@ fn step(w: &mut World, ns: &str, name: &str) {
         return;
     }
     if !pod["spec"]["nodeName"].is_string() {
+        if !super::devices::given(w, &pod) {
+            return;
+        }
         let place = node_for(&pod);
         w.edit("", "pods", ns, name, |p| p["spec"]["nodeName"] = json!(place));
     } else if phase == "Pending" && pod["spec"]["containers"][0]["image"] == "broken" {

@@ -4,6 +4,7 @@
 
 mod beyond;
 mod clock;
+mod devices;
 mod kubelet;
 mod more;
 mod scenarios;

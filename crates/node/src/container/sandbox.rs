@@ -74,9 +74,6 @@ fn supported(pod: &Pod) -> Result<(), String> {
     if s.host_users == Some(false) {
         return Err("hostUsers: false (a user namespace of the pod's own) is not supported by this node".into());
     }
-    if s.resource_claims.iter().flatten().next().is_some() {
-        return Err("resourceClaims are not supported by this node".into());
-    }
     Ok(())
 }
 

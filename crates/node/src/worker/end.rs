@@ -67,12 +67,13 @@ impl Worker {
         Step::Done
     }
 
-    /// Gives back what a stopped Pod holds of the machine: mounts and cgroup.
+    /// Gives back what a stopped Pod holds of the machine: mounts, devices and cgroup.
     pub(super) async fn release(&mut self, pod: &Pod) -> io::Result<()> {
         self.stopping.clear();
         self.volumes = None;
         let dir = self.shared.config.pod_dir(&self.uid);
         self.shared.volumes.teardown(&self.uid, dir).await?;
+        self.shared.devices.release(&self.uid).await.map_err(io::Error::other)?;
         let path = self.shared.cgroups.pod_path(qos::class(pod), &self.uid);
         let cgroups = self.shared.cgroups.clone();
         tokio::task::spawn_blocking(move || cgroups.remove(&path)).await.map_err(io::Error::other)?

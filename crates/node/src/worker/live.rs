@@ -246,6 +246,11 @@ impl Worker {
         if let Some(at) = self.held("") {
             return Err(at);
         }
+        if let Err(e) = self.shared.devices.prepare(&self.shared.client, pod).await {
+            let note = format!("Failed to prepare dynamic resources: {e}");
+            self.shared.event(&self.shared.about_pod(pod), "Warning", "FailedPrepareDynamicResources", &note);
+            return Err(self.retry("", Duration::from_millis(500), Duration::from_secs(10)));
+        }
         if observed.sandboxes.is_empty()
             && self
                 .status

@@ -225,6 +225,7 @@ impl Worker {
             pod.status.iter().flat_map(|s| s.conditions.iter().flatten()).filter(|c| !OURS.contains(&c.type_.as_str()));
         let own = s.conditions.take().into_iter().flatten().filter(|c| OURS.contains(&c.type_.as_str()));
         s.conditions = Some(own.chain(foreign.cloned()).collect());
+        s.resource_claim_statuses = pod.status.as_ref().and_then(|s| s.resource_claim_statuses.clone());
         base.status = Some(s);
         Arc::new(base)
     }

@@ -221,7 +221,10 @@ impl Worker {
             memory_capacity: i64::try_from(self.shared.machine.memory).unwrap_or(i64::MAX),
             cgroup_v2: self.shared.cgroups.is_v2(),
         };
-        config::config(pod, c, around)
+        let mut made = config::config(pod, c, around)?;
+        let devices = self.shared.devices.of_container(pod, c);
+        self.shared.devices.inject(&*self.shared.runtime, devices, &mut made).await?;
+        Ok(made)
     }
 
     async fn environment(&self, pod: &Pod, c: &Container, ips: &[String]) -> Result<Vec<(String, String)>, String> {

@@ -70,6 +70,11 @@ impl Config {
         self.data_dir.join("cni/conf")
     }
 
+    /// Where CDI specifications are looked for: the machine's directories, and one of the cluster's own, whose word counts more.
+    pub fn cdi_dirs(&self) -> [PathBuf; 3] {
+        ["/etc/cdi".into(), "/var/run/cdi".into(), self.data_dir.join("cdi")]
+    }
+
     /// containerd's messages.
     pub fn log(&self) -> PathBuf {
         self.data_dir.join("logs/containerd.log")
@@ -105,7 +110,7 @@ const DISABLED: [&str; 6] = [
     "io.containerd.tracing.processor.v1.otlp",
 ];
 
-/// The file's text (TOML, version 2 of containerd's format).
+/// The file's text (TOML, version 2 of containerd's format). Before 1.7 containerd knows no CDI and overlooks its settings.
 pub fn render(config: &Config, host: &Host) -> String {
     let mut out = String::new();
     let disabled: Vec<String> = DISABLED.iter().map(|p| quote(p)).collect();
@@ -142,6 +147,8 @@ enable_unprivileged_ports = true
 enable_unprivileged_icmp = true
 netns_mounts_under_state_dir = true
 stats_collect_period = 60
+enable_cdi = true
+cdi_spec_dirs = [{cdi}]
 
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = {cni_bin}
@@ -175,6 +182,7 @@ SystemdCgroup = false
         disable_apparmor = !host.apparmor,
         restrict_oom = !host.negative_oom_score,
         disable_hugetlb = !host.hugetlb,
+        cdi = config.cdi_dirs().each_ref().map(|dir| path(dir)).join(", "),
         cni_bin = path(&config.cni_bin()),
         cni_conf = path(&config.cni_conf()),
         registries = path(&config.registries()),
@@ -265,6 +273,7 @@ mod tests {
             "sandbox_image = \"caravel.local/pause:1\"",
             "address = \"/var/lib/caravel/containerd/containerd.sock\"",
             "Root = \"/var/lib/caravel/containerd/runc\"",
+            "cdi_spec_dirs = [\"/etc/cdi\", \"/var/run/cdi\", \"/var/lib/caravel/cdi\"]",
         ] {
             assert!(poor.contains(line), "{line} is not in\n{poor}");
         }

@@ -97,7 +97,7 @@ const ROWS: [Row; 19] = {
         row("NodeResourcesBalancedAllocation", &[Score], &["preScore"]),
         row("ImageLocality", &[Score], &[]),
         row("DefaultBinder", &[Bind], &[]),
-        row("DynamicResources", &[], &[]),
+        row("DynamicResources", &[PreEnqueue, Filter, PostFilter], &["preFilter", "reserve", "preBind"]),
     ]
 };
 
@@ -163,6 +163,7 @@ fn filter_of(name: &str) -> Option<Plugin> {
         Plugin::VolumeZone,
         Plugin::PodTopologySpread,
         Plugin::InterPodAffinity,
+        Plugin::DynamicResources,
     ]
     .into_iter()
     .find(|p| p.name() == name)

@@ -8,6 +8,6 @@ mod selector;
 
 pub use affinity::{NodeRule, NodeTerm, PodTerm};
 pub use node::{NodeInfo, Taint};
-pub use pod::{HostPort, Inclusion, PodInfo, PodKey, Spread, TaintEffect, Toleration, WhenUnsatisfiable};
+pub use pod::{DeviceClaim, HostPort, Inclusion, PodInfo, PodKey, Spread, TaintEffect, Toleration, WhenUnsatisfiable};
 pub use resources::{DEFAULT_CPU, DEFAULT_MEMORY, Resources, pod_requests, quantity_milli, quantity_value};
 pub use selector::{Labels, Op, Req, Selector};

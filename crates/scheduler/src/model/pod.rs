@@ -197,6 +197,32 @@ impl Spread {
     }
 }
 
+/// A resource claim of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceClaim {
+    /// Its name; `None` while it is still to be made from a template.
+    pub claim: Option<Arc<str>>,
+    /// It is made for this pod.
+    pub generated: bool,
+}
+
+impl DeviceClaim {
+    /// Reads one; `None` when its pod turned out to need none.
+    fn new(claim: &core::PodResourceClaim, status: Option<&core::PodStatus>) -> Option<Self> {
+        if let Some(name) = &claim.resource_claim_name {
+            return Some(Self { claim: Some(name.as_str().into()), generated: false });
+        }
+        let mut made = status.iter().flat_map(|s| s.resource_claim_statuses.iter().flatten());
+        match made.find(|s| s.name == claim.name) {
+            None => Some(Self { claim: None, generated: true }),
+            Some(made) => {
+                let name = made.resource_claim_name.as_deref()?;
+                Some(Self { claim: Some(name.into()), generated: true })
+            }
+        }
+    }
+}
+
 /// A pod, as far as scheduling is concerned.
 #[derive(Clone, Debug)]
 pub struct PodInfo {
@@ -254,8 +280,8 @@ pub struct PodInfo {
     pub inline_drivers: Box<[Arc<str>]>,
     /// Images of its containers.
     pub images: Box<[Sym]>,
-    /// It asks for devices through resource claims.
-    pub wants_devices: bool,
+    /// Its resource claims.
+    pub devices: Box<[DeviceClaim]>,
     /// Its controller: kind and name.
     pub owner: Option<(Arc<str>, Arc<str>)>,
 }
@@ -360,7 +386,7 @@ impl PodInfo {
             claims: claims.collect(),
             inline_drivers: volumes.filter_map(|v| v.csi.as_ref()).map(|c| c.driver.as_str().into()).collect(),
             images: spec.containers.iter().filter_map(|c| c.image.as_deref()).map(image_name).collect(),
-            wants_devices: spec.resource_claims.as_ref().is_some_and(|c| !c.is_empty()),
+            devices: spec.resource_claims.iter().flatten().filter_map(|c| DeviceClaim::new(c, status)).collect(),
             owner: owner.map(|o| (o.kind.as_str().into(), o.name.as_str().into())),
             labels,
             key: PodKey { namespace: namespace_name, name: pod_name },

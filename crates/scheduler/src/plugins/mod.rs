@@ -3,6 +3,7 @@
 //! The order of [`Plugin`] is upstream's order of filters; a node is rejected by the first that objects, and the message counts that reason.
 
 pub mod balanced;
+pub mod devices;
 pub mod fit;
 pub mod image_locality;
 pub mod interpod;
@@ -42,7 +43,7 @@ pub enum Plugin {
     PodTopologySpread,
     /// Affinity and anti-affinity between pods.
     InterPodAffinity,
-    /// Resource claims (not supported: see the crate's documentation).
+    /// Resource claims.
     DynamicResources,
     /// Even use of different resources.
     NodeResourcesBalancedAllocation,

@@ -10,6 +10,7 @@ mod volumes;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::devices::state::Devices;
 use crate::model::{NodeInfo, PodInfo, PodKey};
 use crate::sym::{Sym, SymMap};
 
@@ -46,6 +47,8 @@ pub struct State {
     pub terms: Terms,
     /// Volumes and claims.
     pub volumes: Volumes,
+    /// Resource claims, and the devices that there are.
+    pub devices: Devices,
     /// Services, owners and budgets.
     pub cluster: Cluster,
     /// Pods for which room was made, by node.

@@ -4,6 +4,7 @@
 //! refuse it. Plug-ins see a [`Request`] and reach the cluster through a [`Context`].
 
 pub mod certificates;
+pub mod devices;
 pub mod ingress;
 pub mod lifecycle;
 pub mod limit_ranger;
@@ -166,6 +167,7 @@ impl Chain {
         chain.push(certificates::Signing);
         chain.push(certificates::SubjectRestriction);
         chain.push(ingress::DefaultIngressClass);
+        chain.push(devices::Devices);
         chain.push(policies::MutatingPolicies(policies.clone()));
         chain.push(webhook::Mutating(hooks.clone()));
         chain.push(pod_security::PodSecurity);

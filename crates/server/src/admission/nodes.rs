@@ -36,14 +36,20 @@ impl Plugin for NodeRestriction {
 
     fn handles(&self, request: &Request) -> bool {
         request.user.node_name().is_some()
-            && request.kind.group.is_empty()
-            && matches!(&*request.kind.plural, "pods" | "nodes")
+            && matches!(
+                (&*request.kind.group, &*request.kind.plural),
+                ("", "pods" | "nodes") | ("resource.k8s.io", "resourceslices")
+            )
     }
 
     fn validate<'a>(&'a self, request: &'a Request, _: &'a Context<'a>) -> BoxFuture<'a, Result<(), ApiError>> {
         Box::pin(async move {
             let node = request.user.node_name().unwrap_or_default();
-            let wrong = if request.kind.plural == "pods" { pods(request, node) } else { nodes(request, node) };
+            let wrong = match &*request.kind.plural {
+                "pods" => pods(request, node),
+                "resourceslices" => slices(request, node),
+                _ => nodes(request, node),
+            };
             wrong.map_err(|why| request.forbidden(why))
         })
     }
@@ -115,6 +121,20 @@ fn pods(request: &Request, node: &str) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+/// A node tells of its own devices only.
+fn slices(request: &Request, node: &str) -> Result<(), String> {
+    let (verb, object) = match request.operation {
+        Operation::Create => ("create", &request.object),
+        Operation::Update => ("update", &request.old),
+        Operation::Delete => ("delete", &request.old),
+        Operation::Connect => return Ok(()),
+    };
+    if node_of(object.as_ref()) == node {
+        return Ok(());
+    }
+    Err(format!("can only {verb} ResourceSlice with the same NodeName as the requesting node"))
 }
 
 fn nodes(request: &Request, node: &str) -> Result<(), String> {

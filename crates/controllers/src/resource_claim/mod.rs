@@ -1,0 +1,248 @@
+//! Makes pods' resource claims from templates, and takes devices back from claims that nobody uses any more (KEP-4381).
+
+mod plan;
+
+use std::collections::HashMap;
+use std::fmt;
+
+use caravel_client::{Change, Informer, Key, Recorder, WorkQueue};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::resource::v1::{ResourceClaim, ResourceClaimConsumerReference, ResourceClaimTemplate};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use crate::common::*;
+use crate::context::{Context, record_on};
+use plan::{Around, User, claim_names, done, owner, plan_claim, plan_pod};
+
+const WORKERS: usize = 10;
+/// The index of pods by the claims that they have, as `namespace/name`.
+const BY_CLAIM: &str = "claim";
+
+/// What is reconciled.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Item {
+    Pod(Key),
+    Claim(Key),
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(key) => write!(f, "pod {key}"),
+            Self::Claim(key) => write!(f, "claim {key}"),
+        }
+    }
+}
+
+struct Controller {
+    context: Context,
+    pods: Informer<Pod>,
+    claims: Informer<ResourceClaim>,
+    templates: Informer<ResourceClaimTemplate>,
+    recorder: Recorder,
+    /// Claims made for a pod's entry that the informer may not show yet: (pod uid, entry) to name. Gone with the pod.
+    made: Mutex<HashMap<(String, String), String>>,
+    /// The newest revisions written here, of claims.
+    floor: Floor,
+}
+
+fn by_claim(pod: &Pod) -> Vec<String> {
+    claim_names(pod).into_iter().map(|name| format!("{}/{name}", namespace(pod))).collect()
+}
+
+fn has_claims(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|s| s.resource_claims.as_ref().is_some_and(|c| !c.is_empty()))
+}
+
+/// Runs the controller.
+///
+/// # Errors
+/// Never by itself.
+pub async fn run(context: Context) -> anyhow::Result<()> {
+    let pods = context.pods();
+    pods.add_index(BY_CLAIM, by_claim);
+    let c = Controller {
+        pods,
+        claims: context.owned(),
+        templates: context.cluster.informer(),
+        recorder: context.cluster.recorder("resource_claim"),
+        made: Mutex::default(),
+        floor: Floor::default(),
+        context,
+    };
+    let queue = WorkQueue::new();
+    let wake = queue.clone();
+    c.pods.on_change(move |change| {
+        let pod = change.object();
+        if !has_claims(pod) {
+            return;
+        }
+        wake.add(Item::Pod(Key::of(&**pod)));
+        if matches!(change, Change::Deleted(_)) || done(pod) {
+            let claims = claim_names(pod).into_iter();
+            claims.for_each(|name| wake.add(Item::Claim(Key::new(namespace(&**pod), name))));
+        }
+    });
+    let (pods, wake) = (c.pods.clone(), queue.clone());
+    c.claims.on_change(move |change| {
+        let claim = change.object();
+        if !matches!(change, Change::Deleted(_)) {
+            wake.add(Item::Claim(Key::of(&**claim)));
+        }
+        let users = pods.by_index(BY_CLAIM, &format!("{}/{}", namespace(&**claim), name(&**claim)));
+        users.iter().for_each(|pod| wake.add(Item::Pod(Key::of(&**pod))));
+    });
+    let (pods, wake) = (c.pods.clone(), queue.clone());
+    c.templates.on_change(move |change| {
+        let template = change.object();
+        let wants = |pod: &Pod| {
+            let mut entries = pod.spec.iter().flat_map(|s| s.resource_claims.iter().flatten());
+            entries.any(|e| e.resource_claim_template_name.as_deref() == Some(name(&**template)))
+        };
+        let waiting = pods.list_in(namespace(&**template)).into_iter().filter(|p| wants(p));
+        waiting.for_each(|pod| wake.add(Item::Pod(Key::of(&*pod))));
+    });
+    c.templates.synced().await;
+    c.claims.synced().await;
+    c.pods.synced().await;
+    let c = &c;
+    let reconcile = |item| async move {
+        match item {
+            Item::Pod(key) => c.pod(key).await,
+            Item::Claim(key) => c.claim(key).await,
+        }
+    };
+    c.context.work(queue, WORKERS, reconcile).await;
+    Ok(())
+}
+
+impl Controller {
+    fn api(&self, namespace: &str) -> Api<ResourceClaim> {
+        Api::namespaced(self.context.client(), namespace)
+    }
+
+    async fn pod(&self, key: Key) -> Outcome {
+        let Some(pod) = self.pods.get(&key) else { return Ok(None) };
+        if done(&pod) || deleting(&*pod) {
+            self.made.lock().retain(|(owner, _), _| owner != uid(&*pod));
+            return Ok(None);
+        }
+        let owned: Vec<ResourceClaim> =
+            self.claims.by_index(BY_CONTROLLER, uid(&*pod)).iter().map(|c| (**c).clone()).collect();
+        let mut plan = plan_pod(
+            &pod,
+            &Around {
+                claim: &|name| self.claims.get(&Key::new(key.namespace.clone(), name)).map(|c| (*c).clone()),
+                template: &|name| self.templates.get(&Key::new(key.namespace.clone(), name)).map(|t| (*t).clone()),
+                owned: &owned,
+            },
+        );
+        let api = self.api(&key.namespace);
+        for (entry, claim) in plan.make {
+            let made = self.make(&api, &pod, &entry, &claim).await;
+            match made {
+                Ok(name) => drop(plan.note.insert(entry, name)),
+                Err(e) if is_namespace_terminating(&e) => return Ok(None),
+                Err(e) => plan.wrong.push((entry, message_of(&e))),
+            }
+        }
+        if !plan.note.is_empty() {
+            self.note(&pod, &plan.note).await?;
+        }
+        for claim in &plan.reserve {
+            self.floor.wrote(&put_status(&api, claim).await?);
+        }
+        let Some((entry, why)) = plan.wrong.first() else { return Ok(None) };
+        let note = format!("PodResourceClaim {entry}: {why}");
+        record_on(&self.recorder, &*pod, &[Event::warning("FailedResourceClaimCreation", note.clone())]);
+        anyhow::bail!(note)
+    }
+
+    /// Makes a claim, unless that was done and the informer does not show it yet.
+    async fn make(
+        &self,
+        api: &Api<ResourceClaim>,
+        pod: &Pod,
+        entry: &str,
+        claim: &ResourceClaim,
+    ) -> Result<String, kube::Error> {
+        let key = (uid(pod).to_owned(), entry.to_owned());
+        let known = self.made.lock().get(&key).cloned();
+        if let Some(known) = known
+            && api.get_opt(&known).await?.is_some_and(|c| controlled_by(&c, uid(pod)) && !deleting(&c))
+        {
+            return Ok(known);
+        }
+        let made = api.create(&PostParams::default(), claim).await?;
+        self.made.lock().insert(key, name(&made).to_owned());
+        Ok(name(&made).to_owned())
+    }
+
+    /// Notes in a pod's status which claims were made for it.
+    async fn note(&self, pod: &Pod, names: &std::collections::BTreeMap<String, String>) -> anyhow::Result<()> {
+        let statuses: Vec<_> =
+            names.iter().map(|(entry, claim)| json!({"name": entry, "resourceClaimName": claim})).collect();
+        let patch = json!({"metadata": {"uid": uid(pod)}, "status": {"resourceClaimStatuses": statuses}});
+        let api: Api<Pod> = Api::namespaced(self.context.client(), namespace(pod));
+        let patched =
+            api.patch_subresource("status", name(pod), &PatchParams::default(), &Patch::Strategic(patch)).await;
+        match patched {
+            Err(e) if is_conflict(&e) => Ok(()),
+            other => Ok(gone_is_fine(other)?),
+        }
+    }
+
+    async fn claim(&self, key: Key) -> Outcome {
+        let Some(claim) = self.claims.get(&key) else { return Ok(None) };
+        if !self.floor.reached(&*claim) {
+            return Ok(None);
+        }
+        let mut users = Vec::new();
+        for reference in claim.status.iter().flat_map(|s| s.reserved_for.iter().flatten()) {
+            users.push(self.user(&key.namespace, reference).await?);
+        }
+        let owning = controller_of(&*claim).map(|o| Key::new(key.namespace.clone(), o.name.clone()));
+        let owning = owning.and_then(|key| self.pods.get(&key));
+        let plan = plan_claim(&claim, &users, owner(&claim, owning.as_deref()));
+        let api = self.api(&key.namespace);
+        let mut claim = (*claim).clone();
+        if let Some(status) = plan.status {
+            claim.status = Some(status);
+            claim = put_status(&api, &claim).await?;
+            self.floor.wrote(&claim);
+        }
+        if plan.unprotect {
+            claim.metadata.finalizers.get_or_insert_default().retain(|f| f != plan::FINALIZER);
+            match api.replace(&key.name, &PostParams::default(), &claim).await {
+                Ok(written) => self.floor.wrote(&written),
+                Err(e) if is_not_found(&e) => return Ok(None),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        if plan.delete {
+            let same = Preconditions { uid: claim.metadata.uid.clone(), resource_version: None };
+            gone_is_fine(api.delete(&key.name, &DeleteParams::default().preconditions(same)).await)?;
+        }
+        anyhow::ensure!(!users.contains(&User::Unknown), "unsupported entry in status.reservedFor of claim {key}");
+        Ok(None)
+    }
+
+    /// Looks a user up. One that the informer does not know may be new: the server is asked then, for a claim must not be taken from a pod
+    /// that is just being scheduled.
+    async fn user(&self, namespace: &str, reference: &ResourceClaimConsumerReference) -> anyhow::Result<User> {
+        if reference.resource != "pods" || reference.api_group.as_deref().is_some_and(|g| !g.is_empty()) {
+            return Ok(User::Unknown);
+        }
+        let judge = |pod: &Pod| if uid(pod) != reference.uid || done(pod) { User::Gone } else { User::Needs };
+        if let Some(pod) =
+            self.pods.get(&Key::new(namespace, reference.name.clone())).filter(|p| uid(&**p) == reference.uid)
+        {
+            return Ok(judge(&pod));
+        }
+        let api: Api<Pod> = Api::namespaced(self.context.client(), namespace);
+        Ok(api.get_opt(&reference.name).await?.map_or(User::Gone, |pod| judge(&pod)))
+    }
+}

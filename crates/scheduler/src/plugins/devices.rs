@@ -1,0 +1,179 @@
+//! DynamicResources: the claims of a pod must be there, be usable from the node, and get the devices that they ask for.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use k8s_openapi::api::resource::v1 as resource;
+
+use super::{Plugin, Reject};
+use crate::devices::claim::{Allocation, Claim, Class, Compiled};
+use crate::devices::pools::Pools;
+use crate::devices::result;
+use crate::devices::search::{Picks, Problem, Wanted, search};
+use crate::devices::state::Devices;
+use crate::devices::{MAX_RESERVED, claim};
+use crate::model::{NodeInfo, NodeRule, PodInfo};
+use crate::state::{NodeId, State};
+
+/// Detail of a rejection: the node does not have the devices.
+pub const NO_DEVICES: u32 = 0;
+/// Detail of a rejection: the node cannot use devices that a claim has already.
+pub const ELSEWHERE: u32 = 1;
+
+/// What a pod's claims demand, ready for filtering.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    /// All claims of the pod.
+    claims: Vec<Arc<Claim>>,
+    /// Which nodes can use what claims have already.
+    nodes: Vec<NodeRule>,
+    /// The claims that are to be given devices.
+    wanted: Vec<Wanted>,
+    pools: Option<Arc<Pools>>,
+    /// What turned out to be wrong with a claim while a node was looked at: no other node will do, either.
+    broken: RefCell<Option<String>>,
+}
+
+/// What is to be written about a claim before its pod is bound.
+#[derive(Clone, Debug)]
+pub struct Booking {
+    /// The claim as it was decided on.
+    pub claim: Arc<Claim>,
+    /// The devices it is given; `None` when it has them already and only is to be reserved for the pod.
+    pub allocation: Option<(Arc<Allocation>, Box<resource::AllocationResult>)>,
+}
+
+impl Prepared {
+    /// Whether the pod has no claims.
+    pub fn is_empty(&self) -> bool {
+        self.claims.is_empty()
+    }
+
+    /// What was found to be wrong, if anything.
+    pub fn broken(&self) -> Option<String> {
+        self.broken.borrow().clone()
+    }
+}
+
+/// Looks at a pod's claims; an error is a reason that no node can mend.
+///
+/// # Errors
+/// Which claim or class is missing, or is not to be had now.
+pub fn prepare(devices: &mut Devices, pod: &PodInfo) -> Result<Prepared, String> {
+    if pod.devices.is_empty() {
+        return Ok(Prepared::default());
+    }
+    let claims = devices.of_pod(pod)?;
+    let mut out = Prepared { pools: Some(devices.pools()), ..Prepared::default() };
+    for claim in &claims {
+        if let Some(allocation) = &claim.allocation {
+            if !claim.takes(pod) {
+                return Err(format!("resourceclaim \"{}\" is used by {MAX_RESERVED} pods already", claim.key.name));
+            }
+            out.nodes.extend(allocation.nodes.clone());
+            continue;
+        }
+        if devices.is_pending(&claim.key) {
+            return Err(format!("resource claim {} is in the process of being allocated", claim.key));
+        }
+        out.wanted.push(wanted(devices, claim)?);
+    }
+    out.claims = claims;
+    Ok(out)
+}
+
+fn wanted(devices: &mut Devices, claim: &Arc<Claim>) -> Result<Wanted, String> {
+    let mut requests = Vec::with_capacity(claim.wants.requests.len());
+    for alternatives in &claim.wants.requests {
+        let mut all = Vec::with_capacity(alternatives.len());
+        for request in alternatives {
+            let Some(class) = devices.class(&request.class).cloned() else {
+                return Err(format!("request {}: device class {} does not exist", request.name, request.class));
+            };
+            let selectors = selectors(devices, claim, request, &class);
+            all.push((class, selectors));
+        }
+        requests.push(all);
+    }
+    Ok(Wanted { claim: claim.clone(), requests })
+}
+
+fn selectors(devices: &mut Devices, claim: &Claim, request: &claim::Request, class: &Class) -> Vec<Compiled> {
+    let of_class = class.selectors.iter().enumerate();
+    let of_class = of_class.map(|(i, text)| (text, format!("class {}: selector #{i}", request.class)));
+    let own = request.selectors.iter().enumerate();
+    let own = own.map(|(i, text)| (text, format!("claim {}: selector #{i}", claim.key)));
+    let all: Vec<_> = of_class.chain(own).collect();
+    all.into_iter().map(|(text, origin)| devices.compiled(text, origin)).collect()
+}
+
+fn problem<'a>(state: &'a State, prepared: &'a Prepared, node: &'a NodeInfo) -> Problem<'a> {
+    let pools = prepared.pools.as_ref().map(|p| p.of(node)).unwrap_or_default();
+    Problem { node, pools, claims: &prepared.wanted, usage: state.devices.usage() }
+}
+
+/// Whether the pod's claims can be met on the node.
+pub fn filter(state: &State, prepared: &Prepared, node: &NodeInfo) -> Result<(), Reject> {
+    if prepared.is_empty() {
+        return Ok(());
+    }
+    // Devices are given back long after their pod: that others go does not help at once.
+    let reject = |detail| Err(Reject::hopeless(Plugin::DynamicResources, detail));
+    if !prepared.nodes.iter().all(|rule| rule.matches(node)) {
+        return reject(ELSEWHERE);
+    }
+    if prepared.wanted.is_empty() {
+        return Ok(());
+    }
+    if prepared.broken.borrow().is_some() {
+        return reject(NO_DEVICES);
+    }
+    match search(&problem(state, prepared, node)) {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => reject(NO_DEVICES),
+        Err(text) => {
+            prepared.broken.replace(Some(text));
+            reject(NO_DEVICES)
+        }
+    }
+}
+
+/// What is to be written when the pod goes to a node that passed the filter.
+pub fn bookings(state: &State, prepared: &Prepared, node: &NodeInfo) -> Vec<Booking> {
+    if prepared.is_empty() {
+        return Vec::new();
+    }
+    let problem = problem(state, prepared, node);
+    let picks: Picks<'_> =
+        if prepared.wanted.is_empty() { Vec::new() } else { search(&problem).ok().flatten().unwrap_or_default() };
+    let given = prepared.wanted.iter().zip(&picks).map(|(wanted, picks)| {
+        let (own, written) = result::allocation(wanted, picks, node);
+        (wanted.claim.key.clone(), (Arc::new(own), Box::new(written)))
+    });
+    let mut given: Vec<_> = given.collect();
+    let booking = |claim: &Arc<Claim>| {
+        let at = given.iter().position(|(key, _)| *key == claim.key);
+        Booking { claim: claim.clone(), allocation: at.map(|i| given.swap_remove(i).1) }
+    };
+    prepared.claims.iter().map(booking).collect()
+}
+
+/// A claim that keeps the pod from nodes on which it would fit, and that nobody else uses: it gives its devices back, so that others
+/// may be found (PostFilter).
+pub fn to_release(state: &State, pod: &PodInfo, rejects: &[(NodeId, Reject)]) -> Option<Arc<Claim>> {
+    let elsewhere = |(_, r): &&(NodeId, Reject)| r.plugin == Plugin::DynamicResources && r.detail == ELSEWHERE;
+    let nodes: Vec<NodeId> = rejects.iter().filter(elsewhere).map(|(id, _)| *id).collect();
+    if pod.devices.is_empty() || nodes.is_empty() {
+        return None;
+    }
+    let keeps_away = |claim: &Arc<Claim>| {
+        let rule = claim.allocation.as_ref().and_then(|a| a.nodes.as_ref());
+        rule.is_some_and(|rule| nodes.iter().any(|id| !rule.matches(state.node(*id))))
+    };
+    let only_its_own = |claim: &Arc<Claim>| claim.reserved.iter().all(|uid| *uid == pod.uid);
+    state.devices.of_pod(pod).ok()?.into_iter().find(|c| keeps_away(c) && only_its_own(c))
+}
+
+#[cfg(test)]
+#[path = "devices_tests.rs"]
+mod tests;
