@@ -20,6 +20,8 @@ use plan::{Around, User, claim_names, done, owner, plan_claim, plan_pod};
 const WORKERS: usize = 10;
 /// The index of pods by the claims that they have, as `namespace/name`.
 const BY_CLAIM: &str = "claim";
+/// The index of claims by the uids of those who use them.
+const BY_USER: &str = "user";
 
 /// What is reconciled.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +55,10 @@ fn by_claim(pod: &Pod) -> Vec<String> {
     claim_names(pod).into_iter().map(|name| format!("{}/{name}", namespace(pod))).collect()
 }
 
+fn by_user(claim: &ResourceClaim) -> Vec<String> {
+    claim.status.iter().flat_map(|s| s.reserved_for.iter().flatten()).map(|r| r.uid.clone()).collect()
+}
+
 fn has_claims(pod: &Pod) -> bool {
     pod.spec.as_ref().is_some_and(|s| s.resource_claims.as_ref().is_some_and(|c| !c.is_empty()))
 }
@@ -73,8 +79,9 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         floor: Floor::default(),
         context,
     };
+    c.claims.add_index(BY_USER, by_user);
     let queue = WorkQueue::new();
-    let wake = queue.clone();
+    let (claims, wake) = (c.claims.clone(), queue.clone());
     c.pods.on_change(move |change| {
         let pod = change.object();
         if !has_claims(pod) {
@@ -82,8 +89,11 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         }
         wake.add(Item::Pod(Key::of(&**pod)));
         if matches!(change, Change::Deleted(_)) || done(pod) {
-            let claims = claim_names(pod).into_iter();
-            claims.for_each(|name| wake.add(Item::Claim(Key::new(namespace(&**pod), name))));
+            // The last that was seen of it may be older than what it names: whatever says that it is its own counts, too.
+            let own = [BY_USER, BY_CONTROLLER].into_iter().flat_map(|index| claims.by_index(index, uid(&**pod)));
+            own.for_each(|claim| wake.add(Item::Claim(Key::of(&*claim))));
+            let named = claim_names(pod).into_iter();
+            named.for_each(|name| wake.add(Item::Claim(Key::new(namespace(&**pod), name))));
         }
     });
     let (pods, wake) = (c.pods.clone(), queue.clone());

@@ -95,7 +95,7 @@ fn resource_claims() {
             left.sort();
             let mut wanted = vec!["shared".to_owned(), own.clone()];
             wanted.sort();
-            expect("claims", left, wanted)?;
+            expect("claims", left, wanted).map_err(|e| format!("{e}: {:?}", w.all(GROUP, CLAIMS)))?;
             for name in ["shared", &own] {
                 let claim = w.get(GROUP, CLAIMS, "d", name).ok_or("a claim is gone")?;
                 let users: Vec<_> = claim["status"]["reservedFor"].as_array().into_iter().flatten().collect();
