@@ -223,7 +223,40 @@ impl Plugin for TaintNodesByCondition {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::expect_used)]
     use super::*;
+
+    #[test]
+    fn a_node_tells_of_its_own_devices_only() {
+        let table = caravel_api::kinds::KindTable::builtin();
+        let kind = table.resource("resource.k8s.io", "v1", "resourceslices").expect("a built-in kind").clone();
+        let of = |node: &str| Some(json!({"spec": {"nodeName": node}}));
+        for (operation, object, old, good) in [
+            (Operation::Create, of("n"), None, true),
+            (Operation::Create, of("m"), None, false),
+            (Operation::Create, Some(json!({"spec": {"allNodes": true}})), None, false),
+            (Operation::Update, of("n"), of("m"), false),
+            (Operation::Update, of("n"), of("n"), true),
+            (Operation::Delete, None, of("m"), false),
+            (Operation::Delete, None, of("n"), true),
+        ] {
+            let user = crate::authn::UserInfo::new("system:node:n", &["system:nodes"]);
+            let request = Request {
+                operation,
+                kind: kind.clone(),
+                subresource: String::new(),
+                namespace: String::new(),
+                name: "s".into(),
+                user: std::sync::Arc::new(user),
+                dry_run: false,
+                object,
+                old,
+                options: Value::Null,
+            };
+            assert!(NodeRestriction.handles(&request));
+            assert_eq!(slices(&request, "n").is_ok(), good, "{operation:?} {:?} {:?}", request.object, request.old);
+        }
+    }
 
     #[test]
     fn labels_that_are_a_nodes_own() {
