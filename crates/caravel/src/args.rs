@@ -1,10 +1,11 @@
 //! The command line. A contract: scripts rely on it.
 
+use crate::audit_args::Audit;
 use crate::{down, image, instance, join, run, status, up, why};
 use anyhow::{Context, Result};
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where a cluster lives unless told otherwise.
@@ -88,62 +89,39 @@ pub struct Api {
     /// Admission plug-ins to add to those that are on by default, by their Kubernetes names
     #[arg(long, value_delimiter = ',')]
     pub enable_admission_plugins: Vec<String>,
+    /// What admission plug-ins are told: a file with an apiserver.config.k8s.io/v1 AdmissionConfiguration
+    #[arg(long)]
+    pub admission_control_config_file: Option<PathBuf>,
     /// Whose tokens are good beside the cluster's own: a file with an apiserver.config.k8s.io/v1 AuthenticationConfiguration
     #[arg(long)]
     pub authentication_config: Option<PathBuf>,
     /// How long Events are kept, in seconds
     #[arg(long, default_value_t = 3600)]
     pub event_ttl: u64,
-    /// What is recorded of requests: a file with an audit.k8s.io/v1 Policy
-    #[arg(long, requires = "audit_log_path")]
-    pub audit_policy_file: Option<PathBuf>,
-    /// Where requests are recorded, a JSON object a line; `-` is standard output
-    #[arg(long, requires = "audit_policy_file")]
-    pub audit_log_path: Option<PathBuf>,
-    /// Megabytes after which the audit log is rotated
-    #[arg(long, default_value_t = 100)]
-    pub audit_log_maxsize: u64,
-    /// Rotated audit logs that are kept; 0 is no limit
-    #[arg(long, default_value_t = 10)]
-    pub audit_log_maxbackup: usize,
-    /// Days after which rotated audit logs are removed; 0 is no limit
-    #[arg(long, default_value_t = 0)]
-    pub audit_log_maxage: u64,
+    #[command(flatten)]
+    pub audit: Audit,
 }
 
 impl Api {
     /// Takes the options over into a server's configuration.
     pub fn apply(&self, config: &mut caravel_server::Config) {
         config.admission_plugins.clone_from(&self.enable_admission_plugins);
+        config.admission_configuration.clone_from(&self.admission_control_config_file);
         config.event_ttl = Duration::from_secs(self.event_ttl);
         config.authentication.clone_from(&self.authentication_config);
-        if let (Some(policy), Some(path)) = (&self.audit_policy_file, &self.audit_log_path) {
-            let log = caravel_server::audit::log::LogOptions {
-                path: path.clone(),
-                max_size: self.audit_log_maxsize << 20,
-                max_backups: self.audit_log_maxbackup,
-                max_age: Duration::from_secs(self.audit_log_maxage * 24 * 3600),
-            };
-            config.audit = Some(caravel_server::AuditOptions { policy: policy.clone(), log });
-        }
+        config.audit = self.audit.options();
     }
 
     /// The same options as words, for a process of its own. Relative paths become absolute ones: it runs elsewhere.
     pub fn words(&self) -> Vec<String> {
         let mut words = vec![format!("--event-ttl={}", self.event_ttl)];
         words.extend(self.enable_admission_plugins.iter().map(|name| format!("--enable-admission-plugins={name}")));
-        let whole = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
+        let whole =
+            |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()).display().to_string();
         words.extend(self.authentication_config.iter().map(|path| format!("--authentication-config={}", whole(path))));
-        if let (Some(policy), Some(log)) = (&self.audit_policy_file, &self.audit_log_path) {
-            let log = if log.as_os_str() == "-" { "-".to_owned() } else { whole(log) };
-            words.extend([
-                format!("--audit-policy-file={}", whole(policy)),
-                format!("--audit-log-path={log}"),
-                format!("--audit-log-maxsize={}", self.audit_log_maxsize),
-                format!("--audit-log-maxbackup={}", self.audit_log_maxbackup),
-                format!("--audit-log-maxage={}", self.audit_log_maxage),
-            ]);
-        }
+        let told = self.admission_control_config_file.iter();
+        words.extend(told.map(|path| format!("--admission-control-config-file={}", whole(path))));
+        words.extend(self.audit.words(whole));
         words
     }
 }

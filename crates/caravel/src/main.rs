@@ -1,9 +1,11 @@
 //! The program: the command line, and the one place where the rooms are wired together.
 
 mod args;
+mod audit_args;
 mod containerfile;
 mod detach;
 mod down;
+mod duration;
 mod image;
 mod instance;
 mod join;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::LegacyTokens;
+
 /// Settings of the controllers; [`Default`] has upstream's values.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -28,6 +30,8 @@ pub struct Config {
     pub hpa_sync_period: Duration,
     /// Endpoints that one slice holds at most.
     pub max_endpoints_per_slice: usize,
+    /// When tokens in Secrets that nobody uses go.
+    pub legacy_tokens: LegacyTokens,
     /// What the wall clock says. Tests set it; waiting is by tokio's clock.
     pub clock: fn() -> Timestamp,
 }
@@ -62,6 +66,7 @@ impl Default for Config {
             terminated_pod_threshold: 12_500,
             hpa_sync_period: Duration::from_secs(15),
             max_endpoints_per_slice: 100,
+            legacy_tokens: LegacyTokens::default(),
             clock: Timestamp::now,
         }
     }

@@ -20,6 +20,7 @@ mod endpoints;
 mod gc;
 mod hpa;
 mod job;
+mod legacy_tokens;
 mod namespace;
 mod node;
 mod pdb;
@@ -34,6 +35,7 @@ mod ttl_after_finished;
 mod volume;
 
 pub use config::{Config, NodeTimes};
+pub use legacy_tokens::LegacyTokens;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -76,6 +78,7 @@ table! {
     "certificatesigningrequest-cleaner-controller" => csr::run_cleaner,
     "token-cleaner-controller" => bootstrap::run_cleaner,
     "bootstrap-signer-controller" => bootstrap::run_signer,
+    "legacy-serviceaccount-token-cleaner-controller" => legacy_tokens::run,
     "horizontal-pod-autoscaler-controller" => hpa::run,
     "job-controller" => job::run,
     "statefulset-controller" => statefulset::run,

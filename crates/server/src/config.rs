@@ -7,13 +7,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The audit policy and its log.
+/// The audit policy and where its events go.
 #[derive(Clone, Debug)]
 pub struct AuditOptions {
     /// A file with an `audit.k8s.io/v1` Policy.
     pub policy: PathBuf,
-    /// Where events go.
-    pub log: crate::audit::log::LogOptions,
+    /// A log in a file.
+    pub log: Option<crate::audit::log::LogOptions>,
+    /// A server that takes events.
+    pub webhook: Option<crate::audit::webhook::WebhookOptions>,
 }
 
 /// Everything that a server needs to know besides its store.
@@ -39,6 +41,8 @@ pub struct Config {
     pub encrypt_secrets: bool,
     /// Admission plug-ins to add to those that are on by default, by upstream's names (`--enable-admission-plugins`).
     pub admission_plugins: Vec<String>,
+    /// What admission plug-ins are told (`--admission-control-config-file`).
+    pub admission_configuration: Option<PathBuf>,
     /// A file that names further token issuers (`--authentication-config`).
     pub authentication: Option<PathBuf>,
     /// What is recorded of requests, and where; nothing when `None`.
@@ -77,6 +81,7 @@ impl Config {
             tokens: vec![],
             encrypt_secrets: true,
             admission_plugins: vec![],
+            admission_configuration: None,
             authentication: None,
             audit: None,
             event_ttl: Duration::from_secs(3600),

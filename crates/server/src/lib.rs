@@ -22,6 +22,7 @@ pub mod outbound;
 pub mod pki;
 pub mod proxy;
 pub mod registry;
+pub mod reload;
 pub mod request_info;
 mod rules;
 mod server;

@@ -1,5 +1,6 @@
 //! What the server tells of itself, in Prometheus' text form.
 
+use crate::reload::Reloads;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -55,6 +56,14 @@ pub struct Metrics {
     pub long_running: Gauge,
     /// Requests that panicked.
     pub panics: Counter,
+    /// What audit tells.
+    pub audit: crate::audit::metrics::AuditMetrics,
+    /// Uses of tokens in Secrets.
+    pub legacy_tokens: crate::authn::legacy::Uses,
+    /// Changes of the file with further token issuers.
+    pub authentication_reloads: Reloads,
+    /// Changes of the file with encryption keys.
+    pub encryption_reloads: Reloads,
 }
 
 impl Metrics {
@@ -73,7 +82,22 @@ impl Metrics {
         registry.register("apiserver_longrunning_requests", "Watches and other long requests", long_running.clone());
         let panics = Counter::default();
         registry.register("apiserver_request_panics", "Requests that ended in a panic", panics.clone());
-        Self { registry, requests, durations, in_flight, long_running, panics }
+        let audit = crate::audit::metrics::AuditMetrics::register(&mut registry);
+        let legacy_tokens = crate::authn::legacy::Uses::register(&mut registry);
+        let authentication_reloads = Reloads::register(&mut registry, "authentication_config");
+        let encryption_reloads = Reloads::register(&mut registry, "encryption_config");
+        Self {
+            registry,
+            requests,
+            durations,
+            in_flight,
+            long_running,
+            panics,
+            audit,
+            legacy_tokens,
+            authentication_reloads,
+            encryption_reloads,
+        }
     }
 
     /// The gauge of requests being served.

@@ -1,6 +1,7 @@
 //! The server: opening, serving, ending.
 
 use crate::authn::jwt::SigningKey;
+use crate::authn::oidc::Issuers;
 use crate::authn::service_account::ServiceAccounts;
 use crate::authn::tokens::StaticTokens;
 use crate::authn::x509::X509;
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use caravel_store::Store;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
+use parking_lot::RwLock;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
@@ -56,7 +58,7 @@ pub struct Server {
     pub(crate) x509: X509,
     pub(crate) service_accounts: ServiceAccounts,
     pub(crate) tokens: StaticTokens,
-    pub(crate) issuers: crate::authn::oidc::Issuers,
+    pub(crate) issuers: RwLock<Arc<Issuers>>,
     pub(crate) flow: Arc<Flow>,
     pub(crate) metrics: Metrics,
     pub(crate) audit: Option<crate::audit::Audit>,
@@ -93,7 +95,9 @@ impl Server {
         let seal = if config.encrypt_secrets { Some(Seal::open(&dir)?) } else { None };
         let key = SigningKey::from_pkcs8(&pki.service_account_key).map_err(|e| OpenError::Config(e.to_string()))?;
         let issuer = config.issuer();
-        let service_accounts = ServiceAccounts::new(key, issuer.clone(), vec![issuer]);
+        let metrics = Metrics::new();
+        let service_accounts =
+            ServiceAccounts::new(key, issuer.clone(), vec![issuer]).counting(metrics.legacy_tokens.clone());
         let x509 = X509::new(&[pki.ca.cert_der()], config.clock.clone()).map_err(OpenError::Config)?;
         let authorizer = Arc::new(Authorizer::default());
         let allocator = Allocator::new(ranges, config.node_ports.clone());
@@ -105,23 +109,25 @@ impl Server {
                 return Err(OpenError::Config(format!("there is no admission plug-in {name:?}")));
             }
         }
+        if let Some(path) = &config.admission_configuration {
+            let told = crate::admission::configuration::Configuration::read(path).map_err(OpenError::Config)?;
+            chain.configure(&told);
+            registry.limit(told.limited);
+        }
         registry.set_chain(chain);
-        let audit = config.audit.as_ref().map(|a| crate::audit::Audit::open(&a.policy, a.log.clone()));
+        let audit = config.audit.as_ref().map(|a| crate::audit::Audit::open(a, metrics.audit.clone()));
         let audit = audit.transpose().map_err(OpenError::Config)?;
-        let issuers = match &config.authentication {
-            Some(path) => {
-                let own = config.issuer();
-                let read = crate::authn::oidc::Configuration::read(path, &own).map_err(OpenError::Config)?;
-                crate::authn::oidc::Issuers::new(read)
-            }
-            None => crate::authn::oidc::Issuers::default(),
-        };
+        let own = config.issuer();
+        let authentication =
+            config.authentication.as_deref().map(|path| bootstrap::reloads::Authentication::open(path, &own));
+        let (issuers, authentication) = authentication.transpose().map_err(OpenError::Config)?.unzip();
+        let issuers: Issuers = issuers.unwrap_or_default();
         let server = Arc::new(Self {
             tokens: StaticTokens::new(config.tokens.clone()),
             flow: Flow::new(config.max_in_flight, config.max_long_running),
-            metrics: Metrics::new(),
+            metrics,
             audit,
-            issuers,
+            issuers: RwLock::new(Arc::new(issuers)),
             documents: Documents::default(),
             usages: crate::usage::Usages::default(),
             nodes: crate::proxy::Nodes::new(&pki).map_err(OpenError::Config)?,
@@ -140,13 +146,20 @@ impl Server {
         bootstrap::policy_watch::start(&server).await.map_err(|e| OpenError::Bootstrap(e.message))?;
         bootstrap::objects::write(&server).await.map_err(|e| OpenError::Bootstrap(e.message))?;
         bootstrap::definitions::start(&server).await.map_err(|e| OpenError::Bootstrap(e.message))?;
-        bootstrap::token_secrets::start(&server).map_err(|e| OpenError::Bootstrap(e.message))?;
+        bootstrap::token_secrets::start(&server).await.map_err(|e| OpenError::Bootstrap(e.message))?;
+        bootstrap::token_tracking::start(&server).await.map_err(|e| OpenError::Bootstrap(e.message))?;
         let hooks = crate::admission::webhook::follow(&server.registry, &server.stop).await;
         hooks.map_err(|e| OpenError::Bootstrap(e.message))?;
         bootstrap::flow::start(&server).await.map_err(|e| OpenError::Bootstrap(e.message))?;
         bootstrap::policies::start(&server).await.map_err(|e| OpenError::Bootstrap(e.message))?;
         crate::aggregation::start(&server).await.map_err(|e| OpenError::Bootstrap(e.message))?;
         bootstrap::tasks::start(&server);
+        if let Some(authentication) = authentication {
+            authentication.follow(&server);
+        }
+        if let Err(error) = bootstrap::reloads::follow_keys(&server) {
+            tracing::warn!(%error, "changed encryption keys are taken over at the next start only");
+        }
         Ok(server)
     }
 
@@ -220,7 +233,15 @@ impl Server {
         })
         .await;
         ender.abort();
+        self.finish_audit().await;
         Ok(())
+    }
+
+    /// Sends the audit events that still wait for their batch, within [`Config::drain`]; later ones are lost.
+    pub async fn finish_audit(&self) {
+        if let Some(audit) = &self.audit {
+            audit.close(self.config.drain).await;
+        }
     }
 
     /// Ends the housekeeping tasks and every long-running request, for servers that only answer in this process.

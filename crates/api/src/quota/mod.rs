@@ -3,6 +3,7 @@
 //!
 //! The rules are those of `k8s.io/kubernetes/pkg/quota` as its documentation and conformance tests tell them.
 
+pub mod limited;
 mod pod;
 mod scope;
 

@@ -1,31 +1,65 @@
 //! Which objects a quota's scopes take in.
 
 use super::pod;
+use serde::Deserialize;
 use serde_json::Value;
 
 /// Whether an object falls under all scopes of a quota. Scopes are about Pods (and one about claims): other objects fall under
 /// quotas without scopes only.
 pub fn in_scope(quota: &Value, group: &str, plural: &str, object: &Value) -> bool {
-    let list = |pointer: &str| quota.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
-    let plain = list("/spec/scopes").filter_map(Value::as_str).map(|scope| (scope, "Exists", vec![]));
-    let chosen = list("/spec/scopeSelector/matchExpressions").map(|expression| {
-        let text = |field: &str| expression.get(field).and_then(Value::as_str).unwrap_or_default();
-        let values = expression.get("values").and_then(Value::as_array).into_iter().flatten();
-        (text("scopeName"), text("operator"), values.filter_map(Value::as_str).collect())
-    });
-    plain.chain(chosen).all(|(scope, operator, values): (&str, &str, Vec<&str>)| match (group, plural) {
-        ("", "pods") => pod_matches(scope, operator, &values, object),
-        ("", "persistentvolumeclaims") => {
-            scope == "VolumeAttributesClass" && {
-                let class = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).filter(|c| !c.is_empty());
-                let classes =
-                    [class("/spec/volumeAttributesClassName"), class("/status/currentVolumeAttributesClassName")];
-                let wanted = classes.into_iter().flatten().next();
-                named(wanted, operator, &values)
+    selectors(quota).iter().all(|selector| selector.takes(group, plural, object))
+}
+
+/// One scope, and whom it takes in.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Selector {
+    /// The scope.
+    pub scope_name: String,
+    /// `In`, `NotIn`, `Exists` or `DoesNotExist`.
+    #[serde(default)]
+    pub operator: String,
+    /// For `In` and `NotIn`.
+    #[serde(default)]
+    pub values: Vec<String>,
+}
+
+impl Selector {
+    /// Whether an object falls under it.
+    pub fn takes(&self, group: &str, plural: &str, object: &Value) -> bool {
+        let values: Vec<&str> = self.values.iter().map(String::as_str).collect();
+        match (group, plural) {
+            ("", "pods") => pod_matches(&self.scope_name, &self.operator, &values, object),
+            ("", "persistentvolumeclaims") => {
+                self.scope_name == "VolumeAttributesClass" && {
+                    let class =
+                        |pointer: &str| object.pointer(pointer).and_then(Value::as_str).filter(|c| !c.is_empty());
+                    let classes =
+                        [class("/spec/volumeAttributesClassName"), class("/status/currentVolumeAttributesClassName")];
+                    let wanted = classes.into_iter().flatten().next();
+                    named(wanted, &self.operator, &values)
+                }
             }
+            _ => false,
         }
-        _ => false,
-    })
+    }
+}
+
+/// The scopes of a quota.
+pub fn selectors(quota: &Value) -> Vec<Selector> {
+    let list = |pointer: &str| quota.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
+    let plain = list("/spec/scopes").filter_map(Value::as_str).map(|scope| Selector {
+        scope_name: scope.to_owned(),
+        operator: "Exists".to_owned(),
+        values: vec![],
+    });
+    let chosen = list("/spec/scopeSelector/matchExpressions").map(|expression| {
+        let text = |field: &str| expression.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let values = expression.get("values").and_then(Value::as_array).into_iter().flatten();
+        let values = values.filter_map(|v| v.as_str().map(str::to_owned)).collect();
+        Selector { scope_name: text("scopeName"), operator: text("operator"), values }
+    });
+    plain.chain(chosen).collect()
 }
 
 fn pod_matches(scope: &str, operator: &str, values: &[&str], pod: &Value) -> bool {

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use caravel_client::Cluster;
-use caravel_controllers::Config;
+use caravel_controllers::{Config, LegacyTokens};
 use service::{Life, Shared, client};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -100,6 +100,7 @@ async fn lives(controllers: &'static [&'static str], shared: Arc<Shared>, stop: 
             signing_ca: Some(more::authority()),
             cluster_cidr: Some(([10, 0, 0, 0].into(), 22)),
             terminated_pod_threshold: 2,
+            legacy_tokens: LegacyTokens { unused: Duration::from_secs(60), interval: Duration::from_secs(30) },
             clock: clock::now,
             ..Config::default()
         };

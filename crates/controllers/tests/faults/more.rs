@@ -449,3 +449,43 @@ fn bootstrap_tokens() {
         },
     });
 }
+
+/// Tokens that were made unasked and are not used: marked on one day, deleted on another; all others stay as they are.
+#[test]
+fn unused_tokens() {
+    fn token(w: &mut World, name: &str, labels: Value) {
+        w.put(json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
+            "metadata": {"name": name, "namespace": "d", "labels": labels, "annotations": {"kubernetes.io/service-account.name": "robot"}}}));
+    }
+    play(&Scenario {
+        controllers: &["legacy-serviceaccount-token-cleaner-controller"],
+        pace: 100_000..200_000,
+        steps: &[
+            |w| {
+                w.put(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "kube-system",
+                    "name": "kube-apiserver-legacy-service-account-token-tracking"}, "data": {"since": "2026-05-01"}}));
+                w.put(json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot", "namespace": "d"},
+                    "secrets": [{"name": "unused"}, {"name": "used"}, {"name": "mounted"}]}));
+                w.put(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "d"}, "spec": {
+                    "containers": [{"name": "c", "image": "v1"}], "volumes": [{"name": "v", "secret": {"secretName": "mounted"}}]}}));
+                token(w, "unused", json!({}));
+                token(w, "used", json!({"kubernetes.io/legacy-token-last-used": "2027-01-01"}));
+                token(w, "mounted", json!({}));
+                token(w, "made", json!({}));
+            },
+            |_| clock::jump(25 * 3600),
+            |_| clock::jump(25 * 3600),
+        ],
+        goal: |w| {
+            let mut left: Vec<_> = w.all("", "secrets").iter().map(|o| meta::name(o).to_owned()).collect();
+            left.sort();
+            expect("tokens", left, ["made", "mounted", "used"])?;
+            let marked = w
+                .all("", "secrets")
+                .iter()
+                .filter(|o| meta::label(o, "kubernetes.io/legacy-token-invalid-since").is_some())
+                .count();
+            expect("marked", marked, 0)
+        },
+    });
+}

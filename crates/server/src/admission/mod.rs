@@ -4,6 +4,7 @@
 //! refuse it. Plug-ins see a [`Request`] and reach the cluster through a [`Context`].
 
 pub mod certificates;
+pub mod configuration;
 pub mod devices;
 pub mod ingress;
 pub mod lifecycle;
@@ -14,6 +15,7 @@ pub mod options;
 pub mod pod_security;
 pub mod policies;
 pub mod priority;
+pub mod rounds;
 pub mod runtime_class;
 pub mod service_account;
 pub mod storage;
@@ -100,7 +102,7 @@ pub struct Context<'a> {
     /// Annotations for the audit record.
     pub audit: &'a Mutex<BTreeMap<String, String>>,
     /// Whether the plug-ins that change the object must run once more, and for whom.
-    pub rounds: Mutex<webhook::Rounds>,
+    pub rounds: Mutex<rounds::Rounds>,
 }
 
 impl Context<'_> {
@@ -170,7 +172,7 @@ impl Chain {
         chain.push(devices::Devices);
         chain.push(policies::MutatingPolicies(policies.clone()));
         chain.push(webhook::Mutating(hooks.clone()));
-        chain.push(pod_security::PodSecurity);
+        chain.push(pod_security::PodSecurity::default());
         chain.push(policies::ValidatingPolicies(policies.clone()));
         chain.push(webhook::Validating(hooks.clone()));
         chain
@@ -186,15 +188,24 @@ impl Chain {
         true
     }
 
+    /// Tells plug-ins what their configuration says.
+    pub fn configure(&mut self, configuration: &configuration::Configuration) {
+        for plugin in &mut self.plugins {
+            if plugin.name() == "PodSecurity" {
+                *plugin = Arc::new(pod_security::PodSecurity(configuration.pod_security.clone()));
+            }
+        }
+    }
+
     /// Adds one at the end.
     pub fn push(&mut self, plugin: impl Plugin) {
         self.plugins.push(Arc::new(plugin));
     }
 
-    /// Lets all plug-ins change the object; once more when a webhook changed what others had seen before it.
+    /// Lets all plug-ins change the object; once more when a webhook or a policy changed what others had seen before it.
     pub async fn mutate(&self, request: &mut Request, context: &Context<'_>) -> Result<(), ApiError> {
         self.mutate_once(request, context).await?;
-        let again = context.rounds.lock().next();
+        let again = context.rounds.lock().begin_second();
         if again { self.mutate_once(request, context).await } else { Ok(()) }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Events wait in a bounded queue; when it is full, requests wait for it, so that nothing is done unrecorded.
 
-use serde_json::Value;
+use bytes::Bytes;
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub struct LogOptions {
 /// The end of the queue that events go into.
 #[derive(Clone)]
 pub struct Log {
-    queue: mpsc::Sender<Vec<u8>>,
+    queue: mpsc::Sender<Bytes>,
 }
 
 impl Log {
@@ -38,7 +38,7 @@ impl Log {
     /// When the file cannot be opened.
     pub fn open(options: LogOptions) -> Result<Self, String> {
         let mut file = Rotating::open(options)?;
-        let (queue, mut events) = mpsc::channel::<Vec<u8>>(QUEUE);
+        let (queue, mut events) = mpsc::channel::<Bytes>(QUEUE);
         let write = move || {
             while let Some(first) = events.blocking_recv() {
                 let mut result = file.line(&first);
@@ -55,24 +55,16 @@ impl Log {
         Ok(Self { queue })
     }
 
-    /// Writes an event; waits when the queue is full.
-    pub async fn write(&self, event: &Value) {
+    /// Writes an encoded event; waits when the queue is full.
+    pub async fn write(&self, event: &Bytes) {
         // The writer lives as long as this handle.
-        let _ = self.queue.send(line(event)).await;
+        let _ = self.queue.send(event.clone()).await;
     }
 
-    /// The same from where nothing can wait; lost when the queue is full.
-    pub fn try_write(&self, event: &Value) {
-        if self.queue.try_send(line(event)).is_err() {
-            tracing::warn!("the audit queue is full; one event was lost");
-        }
+    /// The same from where nothing can wait: false, and lost, when the queue is full.
+    pub fn try_write(&self, event: &Bytes) -> bool {
+        self.queue.try_send(event.clone()).is_ok()
     }
-}
-
-fn line(event: &Value) -> Vec<u8> {
-    let mut line = serde_json::to_vec(event).unwrap_or_default();
-    line.push(b'\n');
-    line
 }
 
 struct Rotating {
@@ -92,12 +84,13 @@ impl Rotating {
     }
 
     fn line(&mut self, line: &[u8]) -> std::io::Result<()> {
-        let length = line.len() as u64;
+        let length = line.len() as u64 + 1;
         if self.options.path != Path::new("-") && self.size > 0 && self.size + length > self.options.max_size {
             self.rotate()?;
         }
         self.size += length;
-        self.out.write_all(line)
+        self.out.write_all(line)?;
+        self.out.write_all(b"\n")
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -172,7 +165,7 @@ mod tests {
         let options = LogOptions { path: path.clone(), max_size: 100, max_backups: 2, max_age: Duration::ZERO };
         let mut file = Rotating::open(options).unwrap();
         for i in 0..10 {
-            file.line(format!("{i}{}\n", "x".repeat(60)).as_bytes()).unwrap();
+            file.line(format!("{i}{}", "x".repeat(60)).as_bytes()).unwrap();
             // Names of backups are told apart by milliseconds.
             std::thread::sleep(Duration::from_millis(2));
         }

@@ -4,6 +4,7 @@
 use crate::authn::UserInfo;
 use crate::authz::rbac::path_matches;
 use crate::request_info::RequestInfo;
+use caravel_api::names;
 use serde::Deserialize;
 use std::path::Path;
 
@@ -69,7 +70,7 @@ struct Resources {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct Rule {
-    level: Level,
+    level: Option<Level>,
     users: Vec<String>,
     user_groups: Vec<String>,
     verbs: Vec<String>,
@@ -130,6 +131,9 @@ impl Policy {
         if policy.rules.is_empty() {
             return Err("it has no rules, so nothing would be recorded".into());
         }
+        for (i, rule) in policy.rules.iter().enumerate() {
+            rule.check().map_err(|why| format!("rules[{i}].{why}"))?;
+        }
         Ok(policy)
     }
 
@@ -139,7 +143,7 @@ impl Policy {
             return Verdict { level: Level::None, omit_managed_fields: false, omitted: vec![] };
         };
         Verdict {
-            level: rule.level,
+            level: rule.level.unwrap_or_default(),
             omit_managed_fields: rule.omit_managed_fields.unwrap_or(self.omit_managed_fields),
             omitted: self.omit_stages.iter().chain(&rule.omit_stages).copied().collect(),
         }
@@ -147,6 +151,35 @@ impl Policy {
 }
 
 impl Rule {
+    fn check(&self) -> Result<(), String> {
+        if self.level.is_none() {
+            return Err("level: Required value".into());
+        }
+        if !(self.paths.is_empty() || self.resources.is_empty() && self.namespaces.is_empty()) {
+            return Err("nonResourceURLs: Invalid value: a rule is either for resources or for other paths".into());
+        }
+        for (i, path) in self.paths.iter().enumerate().filter(|(_, path)| *path != "*") {
+            let why = match path.strip_suffix('*').unwrap_or(path) {
+                start if !start.starts_with('/') => "it must begin with a slash",
+                start if start.contains('*') => "a star may only be its end",
+                _ => continue,
+            };
+            return Err(format!("nonResourceURLs[{i}]: Invalid value: {path:?}: {why}"));
+        }
+        for (i, one) in self.resources.iter().enumerate() {
+            let wrong = if one.group.is_empty() { vec![] } else { names::dns1123_subdomain(&one.group) };
+            if !wrong.is_empty() {
+                return Err(format!("resources[{i}].group: Invalid value: {:?}: {}", one.group, wrong.join(", ")));
+            }
+            if !one.resource_names.is_empty() && one.resources.is_empty() {
+                return Err(format!(
+                    "resources[{i}].resourceNames: Invalid value: names are of no use without resources"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn matches(&self, user: &UserInfo, info: &RequestInfo) -> bool {
         let among = |list: &[String], one: &str| list.is_empty() || list.iter().any(|l| l == one);
         if !among(&self.users, &user.name) || !among(&self.verbs, &info.verb) {
@@ -255,6 +288,19 @@ rules:
     fn mistakes_are_told() {
         for bad in ["", "kind: Policy", "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: []\n"] {
             assert!(Policy::parse(bad).is_err(), "{bad}");
+        }
+        for (from, to, why) in [
+            ("- level: None\n  users", "- users", "rules[0].level: Required value"),
+            ("\"/healthz*\"]", "\"/healthz*\"]\n  namespaces: [x]", "rules[3].nonResourceURLs"),
+            ("/healthz*", "healthz*", "rules[3].nonResourceURLs[0]"),
+            ("/healthz*", "/health*z", "rules[3].nonResourceURLs[0]"),
+            ("group: apps", "group: apps/v1", "rules[2].resources[1].group"),
+            ("resources: [secrets, configmaps]", "resourceNames: [x]", "rules[1].resources[0].resourceNames"),
+            ("level: Metadata", "level: Everything", "Everything"),
+            ("omitStages: [RequestReceived]", "omitStages: [Never]", "Never"),
+        ] {
+            let said = Policy::parse(&POLICY.replacen(from, to, 1)).unwrap_err();
+            assert!(said.contains(why), "{to}: {said}");
         }
         let misspelt = POLICY.replace("userGroups", "usergroups");
         assert!(Policy::parse(&misspelt).unwrap_err().contains("usergroups"));

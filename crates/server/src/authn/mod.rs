@@ -120,9 +120,21 @@ pub enum AuthnError {
     /// The client certificate is not good.
     #[error("the client certificate is not valid: {0}")]
     Certificate(String),
+    /// The token is in a Secret (namespace and name) that was marked as invalid, for it had not been used for long.
+    #[error("the token in secret {0}/{1} has been marked invalid")]
+    Invalidated(String, String),
     /// The store did not answer.
     #[error("credentials cannot be checked now: {0}")]
     Unavailable(String),
+}
+
+/// What there is to say about credentials that are good.
+#[derive(Clone, Debug, Default)]
+pub struct Remarks {
+    /// Texts for `Warning` headers.
+    pub warnings: Vec<String>,
+    /// Annotations for the audit record.
+    pub annotations: Vec<(String, String)>,
 }
 
 /// A successful authentication.
@@ -132,6 +144,15 @@ pub struct Authenticated {
     pub user: Arc<UserInfo>,
     /// The audiences of the token that are also audiences of whoever asks; empty for other credentials.
     pub audiences: Vec<String>,
+    /// What there is to say about the credentials.
+    pub remarks: Remarks,
+}
+
+impl Authenticated {
+    /// A user of whose credentials there is nothing to say.
+    pub fn plain(user: Arc<UserInfo>, audiences: Vec<String>) -> Self {
+        Self { user, audiences, remarks: Remarks::default() }
+    }
 }
 
 #[cfg(test)]

@@ -34,12 +34,18 @@ pub struct ServiceAccounts {
     /// Claims of tokens whose signature was checked, by the token's digest. Two generations: when the first is full it
     /// becomes the second, so that memory is bounded and what is in use stays.
     checked: Mutex<[HashMap<[u8; 32], Arc<Value>>; 2]>,
+    legacy: legacy::Uses,
 }
 
 impl ServiceAccounts {
     /// With the signing key, the issuer's URL and the audiences of this server.
     pub fn new(key: SigningKey, issuer: String, audiences: Vec<String>) -> Self {
-        Self { key, issuer, audiences, checked: Mutex::default() }
+        Self { key, issuer, audiences, checked: Mutex::default(), legacy: legacy::Uses::default() }
+    }
+
+    /// The same, counting the uses of tokens in Secrets.
+    pub fn counting(self, legacy: legacy::Uses) -> Self {
+        Self { legacy, ..self }
     }
 
     /// The issuer's URL.
@@ -70,7 +76,7 @@ impl ServiceAccounts {
     /// Checks a token that must be for one of `audiences`.
     pub async fn authenticate(
         &self,
-        registry: &Registry,
+        registry: &Arc<Registry>,
         token: &str,
         audiences: &[String],
     ) -> Result<Authenticated, AuthnError> {
@@ -81,8 +87,8 @@ impl ServiceAccounts {
             if !audiences.iter().any(|a| self.audiences.contains(a)) {
                 return Err(bad("the token is not for this audience"));
             }
-            let user = Arc::new(legacy::authenticate(registry, &claims, token).await?);
-            return Ok(Authenticated { user, audiences: vec![] });
+            let (user, remarks) = legacy::authenticate(registry, &self.legacy, &claims, token).await?;
+            return Ok(Authenticated { user: Arc::new(user), audiences: vec![], remarks });
         }
         let now = registry.clock.now().as_second();
         let number = |key: &str| claims.get(key).and_then(Value::as_i64);
@@ -132,7 +138,7 @@ impl ServiceAccounts {
         if let Some(id) = claims.get("jti").and_then(Value::as_str) {
             user.extra.insert("authentication.kubernetes.io/credential-id".into(), vec![format!("JTI={id}")]);
         }
-        Ok(Authenticated { user: Arc::new(user), audiences: matching })
+        Ok(Authenticated::plain(Arc::new(user), matching))
     }
 
     fn verified(&self, token: &str) -> Result<Arc<Value>, AuthnError> {

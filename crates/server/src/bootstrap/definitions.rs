@@ -5,6 +5,7 @@
 
 use crate::authn::UserInfo;
 use crate::clock::rfc3339_seconds;
+use crate::follow::{self, Follower};
 use crate::registry::delete::CLEANUP;
 use crate::registry::options::{DeleteOptions, ListOptions, WriteOptions};
 use crate::registry::update::{Change, Update};
@@ -13,12 +14,11 @@ use crate::server::Server;
 use caravel_api::kinds::{Kind, Verbs, custom};
 use caravel_api::meta::{self, Filter};
 use caravel_api::status::ApiError;
-use caravel_store::{At, Entry, EventKind, Revision};
+use caravel_store::{At, Entry, Event, EventKind};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 const GROUP: &str = "apiextensions.k8s.io";
 const PLURAL: &str = "customresourcedefinitions";
@@ -26,7 +26,7 @@ const PLURAL: &str = "customresourcedefinitions";
 /// Group, version and plural of the rows of each definition.
 type Rows = HashMap<String, Vec<(String, String, String)>>;
 
-struct Follower {
+struct Keeper {
     registry: Arc<Registry>,
     kind: Arc<Kind>,
     call: Call,
@@ -41,68 +41,44 @@ struct Follower {
 pub async fn start(server: &Arc<Server>) -> Result<(), ApiError> {
     let kind = server.registry.row(GROUP, PLURAL)?;
     let user = Arc::new(UserInfo::system_masters("system:apiserver"));
-    let mut follower = Follower {
+    let keeper = Keeper {
         registry: server.registry.clone(),
-        kind,
+        kind: kind.clone(),
         call: Call::new(user, "kube-apiserver"),
         rows: Rows::default(),
         refused: BTreeSet::new(),
         cleaning: BTreeSet::new(),
     };
-    let revision = follower.load().await?;
-    let stop = server.stop.clone();
-    tokio::spawn(async move { follower.follow(revision, stop).await });
-    Ok(())
+    follow::kind(&server.registry, &kind, keeper, &server.stop).await
 }
 
-impl Follower {
-    async fn load(&mut self) -> Result<Revision, ApiError> {
-        let prefix = keys::prefix(&self.kind, "");
-        let page = self.registry.store.list(&prefix, At::Latest, None, 0).await.map_err(store_error)?;
-        let present: Vec<&str> = page.entries.iter().map(|e| keys::split(&e.key).1).collect();
+impl Follower for Keeper {
+    async fn all(&mut self, entries: &[Arc<Entry>]) -> Result<(), ApiError> {
+        let present: Vec<&str> = entries.iter().map(|e| keys::split(&e.key).1).collect();
         let gone: Vec<String> = self.rows.keys().filter(|name| !present.contains(&name.as_str())).cloned().collect();
         for name in gone {
             self.remove(&name);
         }
-        for entry in &page.entries {
+        for entry in entries {
             self.take(entry).await;
         }
-        Ok(page.revision)
+        Ok(())
     }
 
-    async fn follow(mut self, mut revision: Revision, stop: CancellationToken) {
-        let prefix = keys::prefix(&self.kind, "");
-        while !stop.is_cancelled() {
-            let Ok(mut watch) = self.registry.store.watch(&prefix, revision) else {
-                match self.load().await {
-                    Ok(at) => revision = at,
-                    Err(error) => {
-                        tracing::error!(%error, "custom resource definitions cannot be read");
-                        tokio::time::sleep(Duration::from_secs(1)).await;
-                    }
+    async fn changed(&mut self, events: &[Arc<Event>]) {
+        for event in events {
+            match event.kind {
+                EventKind::Deleted => {
+                    self.remove(keys::split(&event.entry.key).1);
+                    self.retry_refused().await;
                 }
-                continue;
-            };
-            loop {
-                let batch = tokio::select! {
-                    () = stop.cancelled() => return,
-                    batch = watch.next() => batch,
-                };
-                let Ok(batch) = batch else { break };
-                for event in &batch.events {
-                    match event.kind {
-                        EventKind::Deleted => {
-                            self.remove(keys::split(&event.entry.key).1);
-                            self.retry_refused().await;
-                        }
-                        _ => self.take(&event.entry).await,
-                    }
-                }
-                revision = batch.revision;
+                _ => self.take(&event.entry).await,
             }
         }
     }
+}
 
+impl Keeper {
     /// Brings one definition to where it should be. Failures are logged; the next change of it tries again.
     async fn take(&mut self, entry: &Entry) {
         let (_, name) = keys::split(&entry.key);

@@ -5,18 +5,17 @@ use super::flow_objects;
 use crate::authn::UserInfo;
 use crate::clock::rfc3339_seconds;
 use crate::flow::Flow;
+use crate::follow::{self, Follower};
 use crate::registry::options::WriteOptions;
 use crate::registry::update::{Change, Update};
-use crate::registry::{Call, Registry, keys, store_error};
+use crate::registry::{Call, Registry, keys};
 use crate::server::Server;
 use caravel_api::kinds::Kind;
 use caravel_api::meta;
 use caravel_api::status::ApiError;
-use caravel_store::{At, Entry, EventKind, Revision};
+use caravel_store::{Entry, Event, EventKind};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 const SCHEMAS: &str = "flowschemas";
@@ -26,49 +25,63 @@ const MANDATORY: [&str; 2] = ["exempt", "catch-all"];
 
 /// Reads what is there, and follows it.
 pub async fn start(server: &Arc<Server>) -> Result<(), ApiError> {
-    let mut followers = vec![];
     for plural in [LEVELS, SCHEMAS] {
         let kind = server.registry.row(GROUP, plural)?;
-        let user = Arc::new(UserInfo::system_masters("system:apiserver"));
-        let call = Call::new(user, "api-priority-and-fairness-config-consumer-v1");
-        let follower = Follower { registry: server.registry.clone(), flow: server.flow.clone(), kind, call };
-        let revision = follower.load().await?;
-        followers.push((follower, revision));
+        follow::kind(&server.registry, &kind, Keeper::new(server, &kind), &server.stop).await?;
     }
-    for (follower, revision) in followers {
-        let stop = server.stop.clone();
-        tokio::spawn(async move {
-            follower.check_all().await;
-            follower.follow(revision, stop).await;
-        });
-    }
+    let keeper = Keeper::new(server, &server.registry.row(GROUP, SCHEMAS)?);
+    tokio::spawn(async move {
+        if let Err(error) = keeper.check_all_schemas().await {
+            tracing::warn!(%error, "the conditions of flow schemas could not be written");
+        }
+    });
     Ok(())
 }
 
-struct Follower {
+struct Keeper {
     registry: Arc<Registry>,
     flow: Arc<Flow>,
     kind: Arc<Kind>,
     call: Call,
 }
 
-impl Follower {
-    fn is_schemas(&self) -> bool {
-        self.kind.plural == SCHEMAS
-    }
-
-    async fn load(&self) -> Result<Revision, ApiError> {
-        let prefix = keys::prefix(&self.kind, "");
-        let page = self.registry.store.list(&prefix, At::Latest, None, 0).await.map_err(store_error)?;
+impl Follower for Keeper {
+    async fn all(&mut self, entries: &[Arc<Entry>]) -> Result<(), ApiError> {
         for name in self.flow.names(self.is_schemas()) {
-            if !page.entries.iter().any(|e| keys::split(&e.key).1 == name) {
+            if !entries.iter().any(|e| keys::split(&e.key).1 == name) {
                 self.forget(&name);
             }
         }
-        for entry in &page.entries {
+        for entry in entries {
             self.put(&self.registry.parse(&self.kind, entry)?);
         }
-        Ok(page.revision)
+        Ok(())
+    }
+
+    async fn changed(&mut self, events: &[Arc<Event>]) {
+        for event in events {
+            let outcome = match event.kind {
+                EventKind::Deleted => self.gone(keys::split(&event.entry.key).1).await,
+                _ => self.seen(&event.entry).await,
+            };
+            if let Err(error) = outcome
+                && !matches!(error.code, 404 | 409)
+            {
+                tracing::warn!(key = %event.entry.key, %error, "flow control could not be brought up to date");
+            }
+        }
+    }
+}
+
+impl Keeper {
+    fn new(server: &Server, kind: &Arc<Kind>) -> Self {
+        let user = Arc::new(UserInfo::system_masters("system:apiserver"));
+        let call = Call::new(user, "api-priority-and-fairness-config-consumer-v1");
+        Self { registry: server.registry.clone(), flow: server.flow.clone(), kind: kind.clone(), call }
+    }
+
+    fn is_schemas(&self) -> bool {
+        self.kind.plural == SCHEMAS
     }
 
     fn put(&self, object: &Value) {
@@ -77,41 +90,6 @@ impl Follower {
 
     fn forget(&self, name: &str) {
         if self.is_schemas() { self.flow.remove_schema(name) } else { self.flow.remove_level(name) }
-    }
-
-    async fn follow(self, mut revision: Revision, stop: CancellationToken) {
-        let prefix = keys::prefix(&self.kind, "");
-        while !stop.is_cancelled() {
-            let Ok(mut watch) = self.registry.store.watch(&prefix, revision) else {
-                match self.load().await {
-                    Ok(at) => revision = at,
-                    Err(error) => {
-                        tracing::error!(%error, resource = %self.kind.plural, "flow control cannot be read");
-                        tokio::time::sleep(Duration::from_secs(1)).await;
-                    }
-                }
-                continue;
-            };
-            loop {
-                let batch = tokio::select! {
-                    () = stop.cancelled() => return,
-                    batch = watch.next() => batch,
-                };
-                let Ok(batch) = batch else { break };
-                for event in &batch.events {
-                    let outcome = match event.kind {
-                        EventKind::Deleted => self.gone(keys::split(&event.entry.key).1).await,
-                        _ => self.seen(&event.entry).await,
-                    };
-                    if let Err(error) = outcome
-                        && !matches!(error.code, 404 | 409)
-                    {
-                        tracing::warn!(key = %event.entry.key, %error, "flow control could not be brought up to date");
-                    }
-                }
-                revision = batch.revision;
-            }
-        }
     }
 
     async fn seen(&self, entry: &Entry) -> Result<(), ApiError> {
@@ -157,12 +135,6 @@ impl Follower {
         let options = WriteOptions::default();
         let update = Update { kind, namespace: "", name, subresource, change, options: &options };
         self.registry.update(&self.call, update).await.map(|_| ())
-    }
-
-    async fn check_all(&self) {
-        if let Err(error) = self.check_all_schemas().await {
-            tracing::warn!(%error, "the conditions of flow schemas could not be written");
-        }
     }
 
     async fn check_all_schemas(&self) -> Result<(), ApiError> {

@@ -7,5 +7,7 @@ pub mod objects;
 pub mod policies;
 pub mod policy;
 pub mod policy_watch;
+pub mod reloads;
 pub mod tasks;
 pub mod token_secrets;
+pub mod token_tracking;

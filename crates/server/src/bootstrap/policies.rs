@@ -2,18 +2,17 @@
 
 use crate::admission::policies::{Table, typecheck};
 use crate::authn::UserInfo;
+use crate::follow::{self, Follower};
 use crate::registry::options::WriteOptions;
 use crate::registry::update::{Change, Update};
-use crate::registry::{Call, Registry, keys, store_error};
+use crate::registry::{Call, Registry, keys};
 use crate::server::Server;
 use caravel_api::kinds::Kind;
 use caravel_api::meta;
 use caravel_api::status::ApiError;
-use caravel_store::{At, Entry, EventKind, Revision};
+use caravel_store::{Entry, Event, EventKind};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 const GROUP: &str = "admissionregistration.k8s.io";
 const FOLLOWED: [&str; 4] = [
@@ -27,65 +26,43 @@ const FOLLOWED: [&str; 4] = [
 pub async fn start(server: &Arc<Server>) -> Result<(), ApiError> {
     for plural in FOLLOWED {
         let Ok(kind) = server.registry.row(GROUP, plural) else { continue };
-        let follower = Follower { registry: server.registry.clone(), table: server.registry.policies.clone(), kind };
-        let revision = follower.load().await?;
-        let stop = server.stop.clone();
-        tokio::spawn(async move { follower.follow(revision, stop).await });
+        let keeper = Keeper { registry: server.registry.clone(), table: server.registry.policies.clone(), kind };
+        let kind = keeper.kind.clone();
+        follow::kind(&server.registry, &kind, keeper, &server.stop).await?;
     }
     Ok(())
 }
 
-struct Follower {
+struct Keeper {
     registry: Arc<Registry>,
     table: Arc<Table>,
     kind: Arc<Kind>,
 }
 
-impl Follower {
-    async fn load(&self) -> Result<Revision, ApiError> {
-        let prefix = keys::prefix(&self.kind, "");
-        let page = self.registry.store.list(&prefix, At::Latest, None, 0).await.map_err(store_error)?;
+impl Follower for Keeper {
+    async fn all(&mut self, entries: &[Arc<Entry>]) -> Result<(), ApiError> {
         for name in self.table.names(&self.kind.plural) {
-            if !page.entries.iter().any(|e| keys::split(&e.key).1 == name) {
+            if !entries.iter().any(|e| keys::split(&e.key).1 == name) {
                 self.table.remove(&self.kind.plural, &name);
             }
         }
-        for entry in &page.entries {
+        for entry in entries {
             self.put(entry).await;
         }
-        Ok(page.revision)
+        Ok(())
     }
 
-    async fn follow(self, mut revision: Revision, stop: CancellationToken) {
-        let prefix = keys::prefix(&self.kind, "");
-        while !stop.is_cancelled() {
-            let Ok(mut watch) = self.registry.store.watch(&prefix, revision) else {
-                match self.load().await {
-                    Ok(at) => revision = at,
-                    Err(error) => {
-                        tracing::error!(%error, resource = %self.kind.plural, "admission policies cannot be read");
-                        tokio::time::sleep(Duration::from_secs(1)).await;
-                    }
-                }
-                continue;
-            };
-            loop {
-                let batch = tokio::select! {
-                    () = stop.cancelled() => return,
-                    batch = watch.next() => batch,
-                };
-                let Ok(batch) = batch else { break };
-                for event in &batch.events {
-                    match event.kind {
-                        EventKind::Deleted => self.table.remove(&self.kind.plural, keys::split(&event.entry.key).1),
-                        _ => self.put(&event.entry).await,
-                    }
-                }
-                revision = batch.revision;
+    async fn changed(&mut self, events: &[Arc<Event>]) {
+        for event in events {
+            match event.kind {
+                EventKind::Deleted => self.table.remove(&self.kind.plural, keys::split(&event.entry.key).1),
+                _ => self.put(&event.entry).await,
             }
         }
     }
+}
 
+impl Keeper {
     async fn put(&self, entry: &Entry) {
         let object = match self.registry.parse(&self.kind, entry) {
             Ok(object) => object,

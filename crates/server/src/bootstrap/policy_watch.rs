@@ -2,16 +2,17 @@
 
 use crate::authz::Authorizer;
 use crate::authz::rbac::{GROUP, PolicyKind};
+use crate::follow::{self, Follower};
 use crate::registry::{Registry, keys, store_error};
 use crate::server::Server;
 use caravel_api::kinds::Kind;
 use caravel_api::meta;
 use caravel_api::status::ApiError;
-use caravel_store::{At, Entry, Error as StoreError, Event, EventKind, Revision};
+use caravel_store::{At, Entry, Event, EventKind};
 use serde_json::{Value, json};
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
-use tokio_util::sync::CancellationToken;
 
 const FOLLOWED: [(&str, &str); 5] =
     [(GROUP, "roles"), (GROUP, "clusterroles"), (GROUP, "rolebindings"), (GROUP, "clusterrolebindings"), ("", "pods")];
@@ -19,10 +20,9 @@ const FOLLOWED: [(&str, &str); 5] =
 /// Reads the present state, and follows it from there.
 pub async fn start(server: &Arc<Server>) -> Result<(), ApiError> {
     for (group, plural) in FOLLOWED {
-        let kind = server.registry.row(group, plural)?;
-        let revision = load(&server.registry, &server.authorizer, &kind).await?;
-        let (registry, authorizer, stop) = (server.registry.clone(), server.authorizer.clone(), server.stop.clone());
-        tokio::spawn(async move { follow(registry, authorizer, kind, revision, stop).await });
+        let keeper = Keeper::of(server, group, plural)?;
+        let kind = keeper.kind.clone();
+        follow::kind(&server.registry, &kind, keeper, &server.stop).await?;
     }
     Ok(())
 }
@@ -30,8 +30,10 @@ pub async fn start(server: &Arc<Server>) -> Result<(), ApiError> {
 /// Reads the RBAC objects once more, so that what was just written holds at once.
 pub async fn refresh(server: &Arc<Server>) -> Result<(), ApiError> {
     for (group, plural) in FOLLOWED.iter().filter(|(group, _)| *group == GROUP) {
-        let kind = server.registry.row(group, plural)?;
-        load(&server.registry, &server.authorizer, &kind).await?;
+        let keeper = Keeper::of(server, group, plural)?;
+        let prefix = keys::prefix(&keeper.kind, "");
+        let page = server.registry.store.list(&prefix, At::Latest, None, 0).await.map_err(store_error)?;
+        page.entries.iter().for_each(|entry| keeper.put(entry));
     }
     Ok(())
 }
@@ -50,18 +52,58 @@ pub async fn refresh_node(
         put(registry, authorizer, &kind, entry);
         // Gone meanwhile, and the watch may have said so before the Pod was put: then it would stay for ever.
         if registry.store.get(&entry.key, At::Cached).await.map_err(store_error)?.entry.is_none() {
-            remove(authorizer, &kind, entry);
+            let (namespace, name) = keys::split(&entry.key);
+            remove(authorizer, &kind, namespace, name);
         }
     }
     Ok(())
 }
 
-async fn load(registry: &Arc<Registry>, authorizer: &Authorizer, kind: &Arc<Kind>) -> Result<Revision, ApiError> {
-    let page = registry.store.list(&keys::prefix(kind, ""), At::Latest, None, 0).await.map_err(store_error)?;
-    for entry in &page.entries {
-        put(registry, authorizer, kind, entry);
+struct Keeper {
+    registry: Arc<Registry>,
+    authorizer: Arc<Authorizer>,
+    kind: Arc<Kind>,
+}
+
+impl Keeper {
+    fn of(server: &Server, group: &str, plural: &str) -> Result<Self, ApiError> {
+        let kind = server.registry.row(group, plural)?;
+        Ok(Self { registry: server.registry.clone(), authorizer: server.authorizer.clone(), kind })
     }
-    Ok(page.revision)
+
+    fn put(&self, entry: &Entry) {
+        put(&self.registry, &self.authorizer, &self.kind, entry);
+    }
+}
+
+impl Follower for Keeper {
+    async fn all(&mut self, entries: &[Arc<Entry>]) -> Result<(), ApiError> {
+        let present: HashSet<(&str, &str)> = entries.iter().map(|e| keys::split(&e.key)).collect();
+        let known = match PolicyKind::of(&self.kind.plural) {
+            Some(policy) => self.authorizer.rbac.names(policy, self.kind.namespaced),
+            None => self.authorizer.nodes.names(),
+        };
+        for (namespace, name) in known {
+            if !present.contains(&(namespace.as_str(), name.as_str())) {
+                remove(&self.authorizer, &self.kind, &namespace, &name);
+            }
+        }
+        entries.iter().for_each(|entry| self.put(entry));
+        Ok(())
+    }
+
+    async fn changed(&mut self, events: &[Arc<Event>]) {
+        for event in events {
+            match event.kind {
+                EventKind::Deleted => {
+                    let (namespace, name) = keys::split(&event.entry.key);
+                    remove(&self.authorizer, &self.kind, namespace, name);
+                }
+                _ if says_nothing_new(&self.kind, event) => {}
+                _ => self.put(&event.entry),
+            }
+        }
+    }
 }
 
 fn put(registry: &Registry, authorizer: &Authorizer, kind: &Kind, entry: &Entry) {
@@ -92,61 +134,10 @@ fn tells_of_claims(entry: &Entry) -> bool {
     memchr::memmem::find(&entry.value, b"\"resourceClaimStatuses\"").is_some()
 }
 
-fn remove(authorizer: &Authorizer, kind: &Kind, entry: &Entry) {
-    let (namespace, name) = keys::split(&entry.key);
+fn remove(authorizer: &Authorizer, kind: &Kind, namespace: &str, name: &str) {
     match PolicyKind::of(&kind.plural) {
         Some(policy) => authorizer.rbac.remove(policy, namespace, name),
         None => authorizer.nodes.remove(namespace, name),
-    }
-}
-
-async fn follow(
-    registry: Arc<Registry>,
-    authorizer: Arc<Authorizer>,
-    kind: Arc<Kind>,
-    mut revision: Revision,
-    stop: CancellationToken,
-) {
-    let prefix = keys::prefix(&kind, "");
-    while !stop.is_cancelled() {
-        match watch(&registry, &authorizer, &kind, &prefix, &mut revision, &stop).await {
-            Ok(()) => return,
-            Err(error) => {
-                tracing::warn!(%error, resource = %kind.plural, "the policy is read anew");
-                match resync(&registry, &authorizer, &kind, &prefix).await {
-                    Ok(at) => revision = at,
-                    Err(error) => {
-                        tracing::error!(%error, resource = %kind.plural, "the policy cannot be read");
-                        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-                    }
-                }
-            }
-        }
-    }
-}
-
-async fn watch(
-    registry: &Arc<Registry>,
-    authorizer: &Authorizer,
-    kind: &Kind,
-    prefix: &str,
-    revision: &mut Revision,
-    stop: &CancellationToken,
-) -> Result<(), StoreError> {
-    let mut watch = registry.store.watch(prefix, *revision)?;
-    loop {
-        let batch = tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            batch = watch.next() => batch?,
-        };
-        for event in &batch.events {
-            match event.kind {
-                EventKind::Deleted => remove(authorizer, kind, &event.entry),
-                _ if says_nothing_new(kind, event) => {}
-                _ => put(registry, authorizer, kind, &event.entry),
-            }
-        }
-        *revision = batch.revision;
     }
 }
 
@@ -169,31 +160,4 @@ fn says_nothing_new(kind: &Kind, event: &Event) -> bool {
         None => now.0.is_none_or(|node| node.is_empty()),
         Some(before) => now.1.is_some() && marks(before) == Some(now),
     }
-}
-
-/// After a gap: what is there is put, what is gone is found out by asking for each known name.
-async fn resync(
-    registry: &Arc<Registry>,
-    authorizer: &Authorizer,
-    kind: &Arc<Kind>,
-    prefix: &str,
-) -> Result<Revision, ApiError> {
-    let page = registry.store.list(prefix, At::Latest, None, 0).await.map_err(store_error)?;
-    let present: std::collections::HashSet<(&str, &str)> = page.entries.iter().map(|e| keys::split(&e.key)).collect();
-    let known = match PolicyKind::of(&kind.plural) {
-        Some(policy) => authorizer.rbac.names(policy, kind.namespaced),
-        None => authorizer.nodes.names(),
-    };
-    for (namespace, name) in known {
-        if !present.contains(&(namespace.as_str(), name.as_str())) {
-            match PolicyKind::of(&kind.plural) {
-                Some(policy) => authorizer.rbac.remove(policy, &namespace, &name),
-                None => authorizer.nodes.remove(&namespace, &name),
-            }
-        }
-    }
-    for entry in &page.entries {
-        put(registry, authorizer, kind, entry);
-    }
-    Ok(page.revision)
 }

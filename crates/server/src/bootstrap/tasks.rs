@@ -43,7 +43,8 @@ async fn renew(server: Weak<Server>) {
     }
 }
 
-async fn reseal(server: &Arc<Server>) -> Result<(), ApiError> {
+/// Writes again what was not sealed with the newest key.
+pub(super) async fn reseal(server: &Server) -> Result<(), ApiError> {
     let kind = server.registry.row("", "secrets")?;
     let page = server
         .registry

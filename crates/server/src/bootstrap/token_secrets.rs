@@ -3,6 +3,7 @@
 
 use crate::authn::UserInfo;
 use crate::authn::legacy::{self, ACCOUNT_NAME, ACCOUNT_UID, SECRET_TYPE};
+use crate::follow::{self, Follower};
 use crate::registry::options::{DeleteOptions, WriteOptions};
 use crate::registry::update::{Change, Update};
 use crate::registry::{Call, keys, store_error};
@@ -12,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use caravel_api::kinds::Kind;
 use caravel_api::meta;
 use caravel_api::status::ApiError;
-use caravel_store::{At, Entry, EventKind, Revision};
+use caravel_store::{At, Entry, Event, EventKind};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,58 +29,61 @@ struct Keeper {
 }
 
 /// Starts to keep the Secrets.
-pub fn start(server: &Arc<Server>) -> Result<(), ApiError> {
+pub async fn start(server: &Arc<Server>) -> Result<(), ApiError> {
     let keeper = Arc::new(Keeper {
         secrets: server.registry.row("", "secrets")?,
         accounts: server.registry.row("", "serviceaccounts")?,
         call: Call::new(Arc::new(UserInfo::system_masters("system:apiserver")), "kube-apiserver"),
         server: server.clone(),
     });
-    let stop = server.stop.clone();
-    tokio::spawn(async move {
-        tokio::select! { () = stop.cancelled() => {}, () = keeper.run() => {} }
-    });
-    Ok(())
+    let (secrets, accounts) = (keeper.secrets.clone(), keeper.accounts.clone());
+    follow::kind(&server.registry, &secrets, Secrets(keeper.clone()), &server.stop).await?;
+    follow::kind(&server.registry, &accounts, Accounts { keeper, read: false }, &server.stop).await
 }
 
-impl Keeper {
-    async fn run(self: Arc<Self>) {
-        loop {
-            if let Err(error) = self.follow().await {
-                tracing::warn!(%error, "token Secrets are read anew");
-                tokio::time::sleep(Duration::from_secs(1)).await;
+/// What becomes of Secrets.
+struct Secrets(Arc<Keeper>);
+
+impl Follower for Secrets {
+    async fn all(&mut self, entries: &[Arc<Entry>]) -> Result<(), ApiError> {
+        entries.iter().for_each(|entry| self.0.take(entry));
+        Ok(())
+    }
+
+    async fn changed(&mut self, events: &[Arc<Event>]) {
+        events.iter().filter(|e| e.kind != EventKind::Deleted).for_each(|event| self.0.take(&event.entry));
+    }
+}
+
+/// Which accounts go, and their Secrets with them.
+struct Accounts {
+    keeper: Arc<Keeper>,
+    /// At first all Secrets were looked at anyway.
+    read: bool,
+}
+
+impl Follower for Accounts {
+    async fn all(&mut self, _: &[Arc<Entry>]) -> Result<(), ApiError> {
+        if std::mem::replace(&mut self.read, true) { self.keeper.take_all("").await } else { Ok(()) }
+    }
+
+    async fn changed(&mut self, events: &[Arc<Event>]) {
+        for event in events.iter().filter(|e| e.kind == EventKind::Deleted) {
+            let (namespace, name) = keys::split(&event.entry.key);
+            if let Err(error) = self.keeper.take_all(namespace).await {
+                tracing::warn!(namespace, account = name, %error, "the token Secrets of an account that is gone cannot be read");
             }
         }
     }
+}
 
-    async fn follow(self: &Arc<Self>) -> Result<(), ApiError> {
-        let store = &self.server.registry.store;
-        let (secrets, accounts) = (keys::prefix(&self.secrets, ""), keys::prefix(&self.accounts, ""));
-        let page = store.list(&secrets, At::Latest, None, 0).await.map_err(store_error)?;
-        for entry in &page.entries {
-            self.take(entry);
-        }
-        let from: Revision = page.revision;
-        let mut changed = store.watch(&secrets, from).map_err(store_error)?;
-        let mut gone = store.watch(&accounts, from).map_err(store_error)?;
-        loop {
-            tokio::select! {
-                batch = changed.next() => {
-                    for event in batch.map_err(store_error)?.events.iter().filter(|e| e.kind != EventKind::Deleted) {
-                        self.take(&event.entry);
-                    }
-                }
-                batch = gone.next() => {
-                    for event in batch.map_err(store_error)?.events.iter().filter(|e| e.kind == EventKind::Deleted) {
-                        let (namespace, _) = keys::split(&event.entry.key);
-                        let prefix = keys::prefix(&self.secrets, namespace);
-                        for entry in store.list(&prefix, At::Cached, None, 0).await.map_err(store_error)?.entries {
-                            self.take(&entry);
-                        }
-                    }
-                }
-            }
-        }
+impl Keeper {
+    /// Looks at the Secrets of a namespace, or of all.
+    async fn take_all(self: &Arc<Self>, namespace: &str) -> Result<(), ApiError> {
+        let prefix = keys::prefix(&self.secrets, namespace);
+        let page = self.server.registry.store.list(&prefix, At::Latest, None, 0).await.map_err(store_error)?;
+        page.entries.iter().for_each(|entry| self.take(entry));
+        Ok(())
     }
 
     /// Brings one Secret to where it should be. A failure is logged; the next change of it tries again.

@@ -9,7 +9,7 @@ pub mod reviews;
 pub mod special;
 pub mod watch;
 
-use crate::authn::{AuthnError, UserInfo, impersonate, request_header, tokens};
+use crate::authn::{Authenticated, AuthnError, Remarks, UserInfo, impersonate, request_header, tokens};
 use crate::authz::{Attributes, ResourceTarget, Target};
 use crate::flow::{Class, Room};
 use crate::http::body::{Body, RequestBody};
@@ -92,6 +92,7 @@ impl Server {
             parts.extensions.insert(InProcess);
         }
         let summary = info.clone();
+        let long_running = info.is_long_running(&parts.uri);
         let trail = self.audit.as_ref().map(|audit| {
             let id = audit_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default();
             audit.begin(id, &parts, &info, &origin)
@@ -119,8 +120,9 @@ impl Server {
             }
         };
         if let Some(trail) = &trail {
-            let lasting = trail.take_response(&response);
-            if let Some(end) = trail.answered(lasting, panicked).await {
+            let answer = trail.take_response(&mut response);
+            let answer = if panicked { crate::audit::Answer::Panic } else { answer };
+            if let Some(end) = trail.answered(answer, long_running).await {
                 response = hold(response, end);
             }
         }
@@ -170,13 +172,14 @@ impl Server {
         origin: Origin,
     ) -> Result<Response<Body>, ApiError> {
         let trail = crate::audit::Trail::of(parts).cloned();
+        let attempted = credentials(parts, &origin);
         let user = match (self.identify(parts, &info, &origin).await, &trail) {
             (Ok(user), Some(trail)) => {
-                trail.known(&user).await;
+                trail.known(&user).await?;
                 user
             }
             (Err(error), Some(trail)) => {
-                trail.known(&UserInfo::default()).await;
+                trail.unknown(attempted);
                 return Err(error);
             }
             (other, None) => other?,
@@ -230,6 +233,10 @@ impl Server {
         }
         allowed?;
         let call = Arc::new(Call::new(user, manager_of(parts)));
+        if let Some(remarks) = parts.extensions.remove::<Remarks>() {
+            remarks.warnings.into_iter().for_each(|text| call.warn(text));
+            call.audit.lock().extend(remarks.annotations);
+        }
         if let Some(trail) = &trail {
             trail.serving(&call);
         }
@@ -300,7 +307,10 @@ impl Server {
             // The token is a credential: nothing behind this point needs to see it.
             parts.headers.remove(AUTHORIZATION);
             match self.authenticate_token(&token, self.service_accounts.audiences()).await {
-                Ok(found) => return Ok(found.user),
+                Ok(found) => {
+                    parts.extensions.insert(found.remarks);
+                    return Ok(found.user);
+                }
                 Err(error) => failed = Some(error),
             }
         } else if parts.headers.contains_key(AUTHORIZATION) {
@@ -308,6 +318,11 @@ impl Server {
         }
         match failed {
             Some(error) => {
+                if let (AuthnError::Invalidated(namespace, secret), Some(trail)) =
+                    (&error, crate::audit::Trail::of(parts))
+                {
+                    trail.annotate("authentication.k8s.io/legacy-token-invalidated", format!("{secret}/{namespace}"));
+                }
                 tracing::debug!(%error, path = %info.path, from = %peer.peer.address, "a request could not be authenticated");
                 Err(ApiError::unauthorized("Unauthorized"))
             }
@@ -333,18 +348,19 @@ impl Server {
         &self,
         token: &str,
         audiences: &[String],
-    ) -> Result<crate::authn::Authenticated, AuthnError> {
+    ) -> Result<Authenticated, AuthnError> {
         if let Some(user) = self.tokens.authenticate(token) {
-            return Ok(crate::authn::Authenticated { user, audiences: vec![] });
+            return Ok(Authenticated::plain(user, vec![]));
         }
         if let Some((id, secret)) = tokens::bootstrap_parts(token) {
             let user = tokens::bootstrap(&self.registry, id, secret).await?;
-            return Ok(crate::authn::Authenticated { user, audiences: vec![] });
+            return Ok(Authenticated::plain(user, vec![]));
         }
         if self.service_accounts.claims(token) {
             return self.service_accounts.authenticate(&self.registry, token, audiences).await;
         }
-        if let Some(result) = self.issuers.authenticate(&self.registry, token).await {
+        let issuers = self.issuers.read().clone();
+        if let Some(result) = issuers.authenticate(&self.registry, token).await {
             return result;
         }
         Err(AuthnError::UnknownToken)
@@ -414,6 +430,16 @@ fn hold<G: Send + 'static>(mut response: Response<Body>, guard: G) -> Response<B
         other => other,
     };
     response
+}
+
+/// What a request shows to say who asks, as audit events name it.
+fn credentials(parts: &Parts, origin: &Origin) -> Option<&'static str> {
+    let header = parts.headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
+    match header.and_then(|text| text.split_once(' ')) {
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("bearer") => Some("bearer"),
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("basic") => Some("basic"),
+        _ => matches!(origin, Origin::Remote(peer) if !peer.peer.certificates.is_empty()).then_some("x509"),
+    }
 }
 
 fn bearer_token(parts: &Parts) -> Option<String> {

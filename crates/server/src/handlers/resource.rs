@@ -158,7 +158,7 @@ impl Server {
             ));
         }
         if let Some(trail) = crate::audit::Trail::of(&inbound.parts) {
-            trail.sent(&patch);
+            trail.patched(&patch);
         }
         let change = match media.as_str() {
             JSON_PATCH => Change::JsonPatch(patch),

@@ -5,9 +5,12 @@
 //! never followed, so an extension cannot send this server elsewhere.
 
 mod answer;
+mod kubeconfig;
+mod remote;
 mod resolve;
 mod tls;
 
+pub use remote::Remote;
 pub use resolve::is_allowed;
 pub use tls::{Trust, client_tls};
 

@@ -8,11 +8,10 @@ mod rewrite;
 
 pub(crate) use forward::{Backend, forward};
 
+use crate::outbound::{Trust, client_tls};
 use crate::pki::Pki;
 use parking_lot::RwLock;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::ClientConfig;
 use std::sync::Arc;
 
 /// How the server reaches nodes and other backends.
@@ -28,16 +27,10 @@ impl Nodes {
     pub fn new(pki: &Arc<Pki>) -> Result<Self, String> {
         let leaves = pki.leaves();
         let config = kubelet_config(pki)?;
-        let blind = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(|e| e.to_string())?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer(provider())))
-            .with_no_client_auth();
         Ok(Self {
             pki: pki.clone(),
             kubelet: RwLock::new((leaves.kubelet_client.cert_pem.clone(), config)),
-            blind: Arc::new(blind),
+            blind: client_tls(Trust::Anyone, None)?,
         })
     }
 
@@ -63,61 +56,11 @@ impl Nodes {
     }
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
-
 /// Kubelets show certificates of the cluster's authority for the address they are reached at, as upstream with
 /// `--kubelet-certificate-authority`: whoever took a node's address cannot read what is typed into `kubectl exec`.
 fn kubelet_config(pki: &Pki) -> Result<Arc<ClientConfig>, String> {
     let leaves = pki.leaves();
     let leaf = &leaves.kubelet_client;
-    let mut roots = RootCertStore::empty();
-    roots.add(pki.ca.cert_der().clone()).map_err(|e| e.to_string())?;
-    let config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .map_err(|e| e.to_string())?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(leaf.chain().map_err(|e| e.to_string())?, leaf.key().map_err(|e| e.to_string())?)
-        .map_err(|e| e.to_string())?;
-    Ok(Arc::new(config))
-}
-
-/// Takes any server certificate whose key the server has.
-#[derive(Debug)]
-struct AnyServer(Arc<rustls::crypto::CryptoProvider>);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    let identity = (leaf.chain().map_err(|e| e.to_string())?, leaf.key().map_err(|e| e.to_string())?);
+    client_tls(Trust::Bundle(pki.ca.cert_pem().as_bytes()), Some(identity))
 }

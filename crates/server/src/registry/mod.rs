@@ -31,6 +31,7 @@ use crate::clock::Clock;
 use bytes::Bytes;
 use caravel_api::kinds::{Kind, KindTable, convert};
 use caravel_api::meta;
+use caravel_api::quota::limited::Limited;
 use caravel_api::status::ApiError;
 use caravel_store::{At, Entry, Error as StoreError, Store};
 use parking_lot::{Mutex, RwLock};
@@ -95,6 +96,8 @@ pub struct Registry {
     seal: Option<seal::Seal>,
     event_ttl: Duration,
     quota_turns: quota::Turns,
+    /// What may be used only where a quota covers it.
+    limited: RwLock<Arc<Vec<Limited>>>,
 }
 
 /// The kinds of a server without custom resources: the built-in ones, and those that are measured instead of stored.
@@ -132,6 +135,7 @@ impl Registry {
             seal,
             event_ttl,
             quota_turns: quota::Turns::default(),
+            limited: RwLock::default(),
         }
     }
 
@@ -189,6 +193,11 @@ impl Registry {
     /// Whether stored bytes of a Secret are as they would be written today.
     pub fn is_sealed_newly(&self, bytes: &[u8]) -> bool {
         self.seal.as_ref().is_none_or(|seal| seal.is_current(bytes))
+    }
+
+    /// What seals Secrets, when they are sealed.
+    pub fn seal(&self) -> Option<&seal::Seal> {
+        self.seal.as_ref()
     }
 
     /// The object of a stored entry, in the version of `kind`.

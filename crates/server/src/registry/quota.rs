@@ -4,6 +4,7 @@
 
 use super::{Registry, keys, store_error};
 use caravel_api::kinds::Kind;
+use caravel_api::quota::limited::Limited;
 use caravel_api::quota::{self, Occasion};
 use caravel_api::status::ApiError;
 use caravel_store::{At, Change, Entry, Expect, Write};
@@ -67,12 +68,18 @@ impl Charged<'_> {
 }
 
 impl Registry {
+    /// Sets what may be used only where a quota covers it.
+    pub fn limit(&self, limited: Vec<Limited>) {
+        *self.limited.write() = Arc::new(limited);
+    }
+
     /// Charges the quotas of the namespace for a write: the writes to commit with it, or 403 when a quota has no room.
     pub async fn charge(&self, charged: Charged<'_>) -> Result<Charges<'_>, ApiError> {
         if !charged.occasion().is_some_and(|occasion| quota::concerns(charged.kind, occasion)) {
             return Ok(Charges::default());
         }
-        if self.quotas(charged.namespace).await?.1.is_empty() {
+        let limited = self.limited.read().clone();
+        if limited.is_empty() && self.quotas(charged.namespace).await?.1.is_empty() {
             return Ok(Charges::default());
         }
         let turn = self.quota_turns.of(charged.namespace).lock().await;
@@ -84,11 +91,14 @@ impl Registry {
             old: charged.old,
             now: self.clock.now(),
         };
+        let quotas = entries.iter().map(|entry| self.parse(&row, entry)).collect::<Result<Vec<_>, _>>()?;
+        let refused = |why| ApiError::forbidden(&charged.kind.group, &charged.kind.plural, charged.name, why);
+        if !limited.is_empty() {
+            quota::limited::covered(&limited, &quotas, &charge).map_err(refused)?;
+        }
         let mut writes = vec![];
-        for entry in &entries {
-            let mut value = self.parse(&row, entry)?;
-            let next = quota::charge(&value, &charge)
-                .map_err(|why| ApiError::forbidden(&charged.kind.group, &charged.kind.plural, charged.name, why))?;
+        for (entry, mut value) in entries.iter().zip(quotas) {
+            let next = quota::charge(&value, &charge).map_err(refused)?;
             let Some(used) = next else { continue };
             value["status"]["used"] = used;
             let encoded = self.encode(&row, &entry.key, &value)?;

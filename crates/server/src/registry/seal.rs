@@ -11,6 +11,7 @@ use parking_lot::RwLock;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use std::path::Path;
+use std::sync::Arc;
 
 const MAGIC: &[u8] = b"cvlseal:1:";
 
@@ -33,9 +34,39 @@ pub enum SealError {
     Damaged,
 }
 
+/// The file of the keys, in the directory of the server's keys.
+pub const FILE: &str = "encryption.keys";
+
+#[derive(Clone)]
 struct Key {
     id: String,
-    key: LessSafeKey,
+    key: Arc<LessSafeKey>,
+}
+
+/// Keys that were set aside.
+pub struct Keys(Vec<Key>);
+
+/// The keys of a file's text, in its order.
+fn parse(text: &str) -> Result<Vec<Key>, String> {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    let mut keys = vec![];
+    for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
+        let (id, encoded) = line.split_once(' ').ok_or("a line is not `ID BASE64`")?;
+        if id.contains(':') || id.len() > 64 {
+            return Err(format!("the key name {id:?} is too long or has a colon"));
+        }
+        let bytes = STANDARD.decode(encoded.trim()).map_err(|e| format!("key {id:?}: {e}"))?;
+        let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| format!("key {id:?} is not 32 bytes"))?;
+        keys.push(Key { id: id.to_owned(), key: Arc::new(LessSafeKey::new(key)) });
+    }
+    if keys.is_empty() { Err("there is no key".into()) } else { Ok(keys) }
+}
+
+/// The name of the key that sealed these bytes.
+fn key_of(stored: &[u8]) -> Option<&[u8]> {
+    let rest = stored.strip_prefix(MAGIC)?;
+    rest.get(..memchr::memchr(b':', rest)?)
 }
 
 /// The keys, newest first.
@@ -49,7 +80,7 @@ impl Seal {
     pub fn open(dir: &Path) -> Result<Self, SealError> {
         use base64::Engine as _;
         use base64::engine::general_purpose::STANDARD;
-        let path = dir.join("encryption.keys");
+        let path = dir.join(FILE);
         let failed = |reason: String| SealError::Keys { path: path.display().to_string(), reason };
         let random = SystemRandom::new();
         let text = match std::fs::read_to_string(&path) {
@@ -63,21 +94,40 @@ impl Seal {
             }
             Err(e) => return Err(failed(e.to_string())),
         };
-        let mut keys = vec![];
-        for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
-            let (id, encoded) = line.split_once(' ').ok_or_else(|| failed("a line is not `ID BASE64`".into()))?;
-            if id.contains(':') || id.len() > 64 {
-                return Err(failed(format!("the key name {id:?} is too long or has a colon")));
+        Ok(Self { keys: RwLock::new(parse(&text).map_err(failed)?), random })
+    }
+
+    /// Takes the keys of a changed file; what `stored` needs must be among them. The old keys stay when they are not.
+    ///
+    /// # Errors
+    /// What is wrong with the text, or which key is missing.
+    pub fn replace<'a>(&self, text: &str, stored: impl IntoIterator<Item = &'a [u8]>) -> Result<(), String> {
+        let next = parse(text)?;
+        let ids: Vec<&[u8]> = next.iter().map(|key| key.id.as_bytes()).collect();
+        for bytes in stored {
+            if let Some(id) = key_of(bytes).filter(|id| !ids.contains(id)) {
+                let id = String::from_utf8_lossy(id);
+                return Err(format!("the key {id:?} is missing, under which Secrets are still stored"));
             }
-            let bytes = STANDARD.decode(encoded.trim()).map_err(|e| failed(format!("key {id:?}: {e}")))?;
-            let key =
-                UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| failed(format!("key {id:?} is not 32 bytes")))?;
-            keys.push(Key { id: id.to_owned(), key: LessSafeKey::new(key) });
         }
-        if keys.is_empty() {
-            return Err(failed("there is no key".into()));
-        }
-        Ok(Self { keys: RwLock::new(keys), random })
+        *self.keys.write() = next;
+        Ok(())
+    }
+
+    /// Whether the keys are those of a file's text.
+    pub fn is_of(&self, text: &str) -> bool {
+        let keys = self.keys.read();
+        parse(text).is_ok_and(|said| said.iter().map(|key| &key.id).eq(keys.iter().map(|key| &key.id)))
+    }
+
+    /// The keys as they are, to be brought back by [`Self::restore`].
+    pub fn keys(&self) -> Keys {
+        Keys(self.keys.read().clone())
+    }
+
+    /// Brings keys back.
+    pub fn restore(&self, keys: Keys) {
+        *self.keys.write() = keys.0;
     }
 
     /// Whether stored bytes are sealed.
@@ -184,6 +234,26 @@ mod tests {
         assert!(!new.is_current(&stored));
         new.unseal("a/b/c", &stored).unwrap();
         assert!(seal_id(&new.seal("a/b/c", &object).unwrap().bytes) == "key2");
+    }
+
+    #[test]
+    fn keys_that_are_needed_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let object = codec::encode(&json!({"kind": "Secret", "apiVersion": "v1"})).unwrap();
+        let seal = Seal::open(dir.path()).unwrap();
+        let sealed = seal.seal("a/b/c", &object).unwrap();
+        let stored = splice_revision(&sealed.bytes, sealed.revision_at, 1);
+        let text = std::fs::read_to_string(dir.path().join(FILE)).unwrap();
+        let new = format!("key2 {}\n", "A".repeat(43) + "=");
+        for (bad, why) in [(new.as_str(), "\"key1\" is missing"), ("", "no key"), ("key1 x", "key1")] {
+            let said = seal.replace(bad, [&stored[..]]).unwrap_err();
+            assert!(said.contains(why), "{said}");
+            assert!(seal.is_current(&stored) && seal.unseal("a/b/c", &stored).is_ok(), "the old keys stay");
+        }
+        seal.replace(&format!("{new}{text}"), [&stored[..]]).unwrap();
+        assert!(!seal.is_current(&stored) && seal.unseal("a/b/c", &stored).is_ok());
+        seal.replace(&new, []).unwrap();
+        assert!(seal.unseal("a/b/c", &stored).is_err());
     }
 
     fn seal_id(bytes: &[u8]) -> &str {

@@ -9,20 +9,26 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 
-struct Served {
-    cluster: Cluster,
-    port: u16,
+pub struct Served {
+    pub cluster: Cluster,
+    pub port: u16,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
 }
 
 async fn serve() -> Served {
+    serve_with(|_| {}).await
+}
+
+/// A server that listens, with a configuration of the test's own.
+pub async fn serve_with(change: impl FnOnce(&mut caravel_server::Config)) -> Served {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let cluster = Cluster::with(|config| {
         config.port = port;
         config.tokens = vec![("secret-token".into(), UserInfo::new("tom", &["readers"]))];
         config.drain = Duration::from_secs(2);
+        change(config);
     })
     .await;
     let stop = CancellationToken::new();
@@ -32,8 +38,14 @@ async fn serve() -> Served {
 }
 
 impl Served {
+    /// Ends it, orderly.
+    pub async fn end(self) {
+        self.stop.cancel();
+        tokio::time::timeout(Duration::from_secs(10), self.task).await.expect("an orderly end").unwrap();
+    }
+
     /// One HTTP/1.1 request over a connection of its own; status and body.
-    async fn ask(&self, head: &str, client: Option<(&str, &str)>) -> (u16, String) {
+    pub async fn ask(&self, head: &str, client: Option<(&str, &str)>) -> (u16, String) {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.cluster.server.pki().ca.cert_der().clone()).unwrap();
         let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))

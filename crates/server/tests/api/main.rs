@@ -2,12 +2,18 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod admission_config;
+mod audit;
 mod definitions;
 mod harness;
 mod hostile;
 mod https;
+mod legacy_tokens;
 mod lists;
 mod malformed;
 mod pods;
+mod receiver;
+mod reinvocation;
+mod reloads;
 mod services;
 mod verbs;

@@ -3,6 +3,7 @@
 //! `enforce` refuses Pods; `warn` and `audit` speak of Pods and of the workloads that would make them. [`checks`] are pure.
 
 pub mod checks;
+pub mod configuration;
 pub mod levels;
 
 use super::{Context, Operation, Plugin, Request};
@@ -10,6 +11,7 @@ use caravel_api::field::{FieldError, FieldPath};
 use caravel_api::meta;
 use caravel_api::status::ApiError;
 use checks::violations;
+use configuration::PodSecurityConfiguration;
 use futures::future::BoxFuture;
 use levels::{Level, Modes, Policy};
 use serde_json::Value;
@@ -18,8 +20,9 @@ use std::collections::BTreeMap;
 /// Most Pods of a namespace that are looked at when its labels change.
 const MAX_PODS: usize = 3000;
 
-/// The plug-in.
-pub struct PodSecurity;
+/// The plug-in, with what it was told.
+#[derive(Default)]
+pub struct PodSecurity(pub PodSecurityConfiguration);
 
 /// Where a workload keeps the Pod that it makes.
 fn template(request: &Request, object: &Value) -> Option<Value> {
@@ -63,20 +66,34 @@ impl Plugin for PodSecurity {
         Box::pin(async move {
             let Some(object) = &request.object else { return Ok(()) };
             if request.kind.plural == "namespaces" {
-                return namespace(request, object, context).await;
+                return namespace(&self.0, request, object, context).await;
+            }
+            let exempt = |by: &str| context.annotate("pod-security.kubernetes.io/exempt", by);
+            if self.0.exempts_namespace(&request.namespace) {
+                exempt("namespace");
+                return Ok(());
+            }
+            if self.0.exempts_user(&request.user.name) {
+                exempt("user");
+                return Ok(());
             }
             let Some(holder) = context.registry.object("", "namespaces", "", &request.namespace).await? else {
                 return Ok(());
             };
-            let (modes, _) = Modes::of(&holder);
+            let (modes, _) = Modes::of(&holder, &self.0.defaults);
             if modes.is_privileged() {
                 return Ok(());
             }
             let Some(pod) = template(request, object) else { return Ok(()) };
+            if is_pod(request) && request.operation == Operation::Update && !is_significant(&pod, request.old.as_ref())
+            {
+                return Ok(());
+            }
+            if self.0.exempts_runtime(&pod) {
+                exempt("runtimeClass");
+                return Ok(());
+            }
             if is_pod(request) {
-                if request.operation == Operation::Update && !is_significant(&pod, request.old.as_ref()) {
-                    return Ok(());
-                }
                 context.annotate("pod-security.kubernetes.io/enforce-policy", modes.enforce.to_string());
                 let broken = violations(&modes.enforce, &pod);
                 if !broken.is_empty() {
@@ -110,9 +127,14 @@ fn is_significant(pod: &Value, old: Option<&Value>) -> bool {
 }
 
 /// A namespace's labels must make sense; new ones that its Pods break are warned of.
-async fn namespace(request: &Request, object: &Value, context: &Context<'_>) -> Result<(), ApiError> {
-    let (modes, wrong) = Modes::of(object);
-    let before = request.old.as_ref().map(Modes::of);
+async fn namespace(
+    configuration: &PodSecurityConfiguration,
+    request: &Request,
+    object: &Value,
+    context: &Context<'_>,
+) -> Result<(), ApiError> {
+    let (modes, wrong) = Modes::of(object, &configuration.defaults);
+    let before = request.old.as_ref().map(|old| Modes::of(old, &configuration.defaults));
     if !wrong.is_empty() && before.as_ref().is_none_or(|(_, old)| *old != wrong) {
         let metadata = FieldPath::root("metadata");
         let labels = metadata.child("labels");
@@ -122,15 +144,27 @@ async fn namespace(request: &Request, object: &Value, context: &Context<'_>) -> 
             .collect();
         return Err(ApiError::invalid("", "Namespace", meta::name(object), &errors));
     }
+    let name = meta::name(object);
+    if configuration.exempts_namespace(name) {
+        if !modes.is_privileged() && modes != configuration.defaults && before.is_none_or(|(old, _)| old != modes) {
+            let policy = modes.compact();
+            context.warn(format!(
+                "namespace {name:?} is exempt from Pod Security, and the policy ({policy}) will be ignored"
+            ));
+        }
+        return Ok(());
+    }
     let Some((old, _)) = before else { return Ok(()) };
     if modes.enforce.level <= old.enforce.level && modes.enforce.version == old.enforce.version
         || modes.enforce.level == Level::Privileged
     {
         return Ok(());
     }
-    let name = meta::name(object);
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for pod in context.registry.objects("", "pods", name).await?.iter().take(MAX_PODS) {
+        if configuration.exempts_runtime(pod) {
+            continue;
+        }
         let broken = short(&modes.enforce, pod);
         if !broken.is_empty() {
             found.entry(broken).or_default().push(meta::name(pod).to_owned());

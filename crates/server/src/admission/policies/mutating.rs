@@ -1,13 +1,15 @@
 //! MutatingAdmissionPolicy at work.
 
-use super::compiled::{Mutation, Policy};
+use super::compiled::{Binding, Mutation, Policy};
 use super::table::Bound;
 use super::validating::{in_version, namespace_of};
 use super::{Table, concerned, params};
+use crate::admission::rounds::{Party, Rounds};
 use crate::admission::{Context, Operation, Plugin, Request};
 use crate::expressions::review::{self, Ask, NULL, Sight};
 use caravel_api::decode::{self, Target};
 use caravel_api::kinds::Kind;
+use caravel_api::meta;
 use caravel_api::patch;
 use caravel_api::status::ApiError;
 use caravel_cel::{Budget, REQUEST_BUDGET, Val};
@@ -34,20 +36,29 @@ impl Plugin for MutatingPolicies {
         Box::pin(async move {
             let snapshot = self.0.snapshot();
             let namespace = namespace_of(request, context).await?;
-            let mut left: Vec<Option<Value>> = vec![];
+            context.rounds.lock().begin(sort, request.object.as_ref());
+            let before = request.object.clone();
             for bound in &snapshot.mutating {
                 one_policy(bound, request, context, namespace.as_ref()).await?;
-                left.push(bound.policy.reinvoked.then(|| request.object.clone()).flatten());
             }
-            // Who wants to see what others changed after it, sees it once more.
-            for (bound, left) in snapshot.mutating.iter().zip(&left) {
-                if left.is_some() && *left != request.object {
-                    one_policy(bound, request, context, namespace.as_ref()).await?;
-                }
+            let mut rounds = context.rounds.lock();
+            if request.object != before {
+                // As upstream has it, who made the change is asked again, too.
+                rounds.changed(sort);
             }
+            rounds.policies.leave(request.object.as_ref());
             Ok(())
         })
     }
+}
+
+fn sort(rounds: &mut Rounds) -> &mut Party {
+    &mut rounds.policies
+}
+
+/// What is told apart in the second round: a policy under a binding with a parameter.
+fn invocation(bound: &Bound, binding: &Binding, params: &Value) -> String {
+    format!("{}/{}/{}/{}", bound.policy.name, binding.name, meta::namespace(params), meta::name(params))
 }
 
 async fn one_policy(
@@ -72,8 +83,21 @@ async fn one_policy(
             Err(_) => continue,
         };
         for params in &all {
+            let who = invocation(bound, binding, params);
+            if !context.rounds.lock().is_due(sort, &who) {
+                continue;
+            }
             match changed(policy, request, &matched, params, namespace, context) {
-                Ok(Some(next)) => request.object = Some(next),
+                Ok(Some(next)) => {
+                    let mut rounds = context.rounds.lock();
+                    if request.object.as_ref() != Some(&next) {
+                        rounds.changed(sort);
+                    }
+                    request.object = Some(next);
+                    if policy.reinvoked {
+                        rounds.policies.waits(who);
+                    }
+                }
                 Ok(None) => {}
                 Err(why) if policy.fails => return Err(refuse(request, why)),
                 Err(_) => {}

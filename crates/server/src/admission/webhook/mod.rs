@@ -11,44 +11,12 @@ mod review;
 
 pub use hook::{Hook, Hooks, follow};
 
+use super::rounds::{Party, Rounds};
 use super::{Context, Plugin, Request, matching};
 use call::Asked;
 use caravel_api::status::ApiError;
 use futures::future::{BoxFuture, join_all};
-use serde_json::Value;
-use std::collections::HashSet;
 use std::sync::Arc;
-
-/// What the mutating hooks leave for the second round: a hook whose `reinvocationPolicy` is `IfNeeded` is asked once more
-/// when another changed the object after it.
-#[derive(Debug, Default)]
-pub struct Rounds {
-    /// The second round is under way.
-    second: bool,
-    /// Something changed the object after a hook had seen it, so all plug-ins run again.
-    again: bool,
-    /// Hooks that want to know of later changes, and have not been told of any.
-    waiting: HashSet<String>,
-    /// Hooks to be asked again.
-    due: HashSet<String>,
-    /// The object as the hooks left it.
-    left: Option<Value>,
-}
-
-impl Rounds {
-    /// Begins the second round, if there is to be one.
-    pub(super) fn next(&mut self) -> bool {
-        if self.second || !self.again {
-            return false;
-        }
-        self.second = true;
-        true
-    }
-
-    fn require(&mut self) {
-        self.due.extend(self.waiting.drain());
-    }
-}
 
 /// The plug-in `MutatingAdmissionWebhook`.
 pub struct Mutating(pub Arc<Hooks>);
@@ -68,34 +36,30 @@ impl Plugin for Mutating {
     fn mutate<'a>(&'a self, request: &'a mut Request, context: &'a Context<'a>) -> BoxFuture<'a, Result<(), ApiError>> {
         Box::pin(async move {
             let hooks = self.0.mutating();
-            let second = {
-                let mut rounds = context.rounds.lock();
-                if rounds.second && rounds.left != request.object {
-                    // Another plug-in changed the object after the hooks.
-                    rounds.require();
-                }
-                rounds.second
-            };
+            let second = context.rounds.lock().begin(sort, request.object.as_ref());
             for (index, hook) in hooks.iter().enumerate() {
                 let Some(kind) = hook.is_asked(request, context).await? else { continue };
-                if second && !context.rounds.lock().due.remove(&hook.uid) {
+                if !context.rounds.lock().is_due(sort, &hook.uid) {
                     continue;
                 }
                 let asked = Asked { hook, kind: &kind, round: u8::from(second), index };
                 let changed = asked.mutate(request, context).await?;
                 let mut rounds = context.rounds.lock();
                 if changed {
-                    rounds.require();
-                    rounds.again = true;
+                    rounds.changed(sort);
                 }
                 if hook.again_if_needed {
-                    rounds.waiting.insert(hook.uid.clone());
+                    rounds.webhooks.waits(hook.uid.clone());
                 }
             }
-            context.rounds.lock().left = request.object.clone();
+            context.rounds.lock().webhooks.leave(request.object.as_ref());
             Ok(())
         })
     }
+}
+
+fn sort(rounds: &mut Rounds) -> &mut Party {
+    &mut rounds.webhooks
 }
 
 impl Plugin for Validating {
@@ -121,22 +85,5 @@ impl Plugin for Validating {
             });
             join_all(answers).await.into_iter().collect()
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_second_round_is_for_those_who_asked_for_it() {
-        let mut rounds = Rounds::default();
-        rounds.waiting.insert("a".into());
-        assert!(!rounds.next(), "nothing changed");
-        rounds.require();
-        rounds.again = true;
-        assert!(rounds.next());
-        assert!(rounds.due.contains("a"));
-        assert!(!rounds.next(), "there is no third");
     }
 }

@@ -2,7 +2,6 @@
 //! good, and how their claims become a user. Of upstream's fields those that need CEL are not known here, and refused.
 
 use serde::Deserialize;
-use std::path::Path;
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -16,7 +15,7 @@ pub struct Configuration {
 }
 
 /// One issuer and what its tokens mean.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Jwt {
     /// Who signs.
@@ -29,7 +28,7 @@ pub struct Jwt {
 }
 
 /// Who signs.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Issuer {
     /// The `iss` of its tokens; an https URL.
@@ -58,7 +57,7 @@ impl Issuer {
 }
 
 /// A claim that must have a value.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rule {
     /// The claim.
@@ -69,7 +68,7 @@ pub struct Rule {
 }
 
 /// How claims become a user.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Mappings {
     /// The user's name.
@@ -81,7 +80,7 @@ pub struct Mappings {
 }
 
 /// A claim whose values get a prefix.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Prefixed {
     /// The claim.
@@ -91,7 +90,7 @@ pub struct Prefixed {
 }
 
 /// A claim as it is.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Plain {
     /// The claim.
@@ -99,17 +98,11 @@ pub struct Plain {
 }
 
 impl Configuration {
-    /// Reads a file; `own` is the issuer of service-account tokens, whose tokens no other issuer may claim.
+    /// Reads the text of a file; `own` is the issuer of service-account tokens, whose tokens no other issuer may claim.
     ///
     /// # Errors
     /// What is wrong with it, and where.
-    pub fn read(path: &Path, own: &str) -> Result<Self, String> {
-        let failed = |why: String| format!("the authentication configuration {}: {why}", path.display());
-        let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
-        Self::parse(&text, own).map_err(failed)
-    }
-
-    pub(super) fn parse(text: &str, own: &str) -> Result<Self, String> {
+    pub fn parse(text: &str, own: &str) -> Result<Self, String> {
         let read: Self = serde_yaml::from_str(text).map_err(|e| e.to_string())?;
         let version = read.api_version.strip_prefix("apiserver.config.k8s.io/");
         if !matches!(version, Some("v1" | "v1beta1")) || read.kind != "AuthenticationConfiguration" {

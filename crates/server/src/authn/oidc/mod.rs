@@ -16,15 +16,23 @@ use std::sync::Arc;
 /// All configured issuers.
 #[derive(Default)]
 pub struct Issuers {
-    all: Vec<(Jwt, Keys)>,
+    all: Vec<(Jwt, Arc<Keys>)>,
 }
 
 impl Issuers {
     /// From the configuration. Nothing is read from issuers before a token of theirs comes.
     pub fn new(configuration: Configuration) -> Self {
+        Self::default().next(configuration)
+    }
+
+    /// From a changed configuration. The keys of issuers that did not change stay known.
+    pub fn next(&self, configuration: Configuration) -> Self {
         let with_keys = |jwt: Jwt| {
             let issuer = &jwt.issuer;
-            let keys = Keys::new(issuer.url.clone(), issuer.discovery(), issuer.certificate_authority.clone());
+            let known = self.all.iter().find(|(old, _)| old.issuer == *issuer).map(|(_, keys)| keys.clone());
+            let keys = known.unwrap_or_else(|| {
+                Arc::new(Keys::new(issuer.url.clone(), issuer.discovery(), issuer.certificate_authority.clone()))
+            });
             (jwt, keys)
         };
         Self { all: configuration.jwt.into_iter().map(with_keys).collect() }
@@ -45,7 +53,7 @@ async fn check(jwt: &Jwt, keys: &Keys, registry: &Registry, token: &str) -> Resu
     let (header, claims, signature, signed) = jwt::split(token).map_err(|e| e.to_string())?;
     keys.verify(registry, &header, signed.as_bytes(), &signature).await?;
     let user = user_of(jwt, &claims, registry.clock.now().as_second())?;
-    Ok(Authenticated { user: Arc::new(user), audiences: vec![] })
+    Ok(Authenticated::plain(Arc::new(user), vec![]))
 }
 
 /// The user that the claims of a token with a good signature make.
