@@ -95,6 +95,10 @@ pub struct Api {
     /// Whose tokens are good beside the cluster's own: a file with an apiserver.config.k8s.io/v1 AuthenticationConfiguration
     #[arg(long)]
     pub authentication_config: Option<PathBuf>,
+    /// Who is asked whether a request may be done: a file with an apiserver.config.k8s.io/v1 AuthorizationConfiguration;
+    /// without it the Node authorizer and then RBAC
+    #[arg(long)]
+    pub authorization_config: Option<PathBuf>,
     /// How long Events are kept, in seconds
     #[arg(long, default_value_t = 3600)]
     pub event_ttl: u64,
@@ -110,6 +114,7 @@ impl Api {
         config.event_ttl = Duration::from_secs(self.event_ttl);
         config.authentication.clone_from(&self.authentication_config);
         config.audit = self.audit.options();
+        config.authorization.clone_from(&self.authorization_config);
     }
 
     /// The same options as words, for a process of its own. Relative paths become absolute ones: it runs elsewhere.
@@ -122,6 +127,7 @@ impl Api {
         let told = self.admission_control_config_file.iter();
         words.extend(told.map(|path| format!("--admission-control-config-file={}", whole(path))));
         words.extend(self.audit.words(whole));
+        words.extend(self.authorization_config.iter().map(|path| format!("--authorization-config={}", whole(path))));
         words
     }
 }

@@ -45,6 +45,8 @@ pub struct Config {
     pub admission_configuration: Option<PathBuf>,
     /// A file that names further token issuers (`--authentication-config`).
     pub authentication: Option<PathBuf>,
+    /// A file that says who is asked whether a request may be done (`--authorization-config`).
+    pub authorization: Option<PathBuf>,
     /// What is recorded of requests, and where; nothing when `None`.
     pub audit: Option<AuditOptions>,
     /// How long Events live.
@@ -83,6 +85,7 @@ impl Config {
             admission_plugins: vec![],
             admission_configuration: None,
             authentication: None,
+            authorization: None,
             audit: None,
             event_ttl: Duration::from_secs(3600),
             max_in_flight: 600,

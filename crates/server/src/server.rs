@@ -115,6 +115,10 @@ impl Server {
             registry.limit(told.limited);
         }
         registry.set_chain(chain);
+        if let Some(path) = &config.authorization {
+            let entries = crate::authz::config::read(path).map_err(OpenError::Config)?;
+            authorizer.configure(entries).map_err(OpenError::Config)?;
+        }
         let audit = config.audit.as_ref().map(|a| crate::audit::Audit::open(a, metrics.audit.clone()));
         let audit = audit.transpose().map_err(OpenError::Config)?;
         let own = config.issuer();

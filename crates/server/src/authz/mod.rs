@@ -1,14 +1,19 @@
-//! Who may do what. Three authorizers are asked in upstream's order; the first that allows decides: `system:masters`,
-//! the Node authorizer, RBAC. None of ours denies outright, so "no opinion" from all is a refusal.
+//! Who may do what. `system:masters` may do everything; then the authorizers are asked in their order, by default the Node
+//! authorizer and RBAC, and the first that allows or denies decides. "No opinion" from all is a refusal. Only webhooks
+//! (`--authorization-config`) deny outright.
 
+pub mod config;
 pub mod escalation;
 pub mod guard;
 pub mod node;
 pub mod rbac;
+pub mod webhook;
 
 use crate::authn::{GROUP_MASTERS, UserInfo};
 use crate::request_info::RequestInfo;
 use caravel_api::status::{ApiError, Attempt, forbidden_message};
+use std::sync::{Arc, OnceLock};
+use webhook::Webhook;
 
 /// What is to be authorized.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +70,14 @@ impl<'a> Attributes<'a> {
         Self { user, verb: &info.verb, target }
     }
 
+    /// `Ok` when the decision is a yes, else the refusal to answer with.
+    pub fn allowed_by(&self, decision: &Decision) -> Result<(), ApiError> {
+        match decision {
+            Decision::Allowed(_) => Ok(()),
+            Decision::NoOpinion(reason) | Decision::Denied(reason) => Err(self.forbidden(reason)),
+        }
+    }
+
     /// The refusal, in upstream's words.
     pub fn forbidden(&self, reason: &str) -> ApiError {
         match self.target {
@@ -95,15 +108,31 @@ impl<'a> Attributes<'a> {
 pub enum Decision {
     /// Yes, and why.
     Allowed(String),
+    /// No, whatever others say; and why.
+    Denied(String),
     /// Nobody says yes; why not, as far as known.
     NoOpinion(String),
 }
 
 impl Decision {
+    /// Why.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Allowed(reason) | Self::Denied(reason) | Self::NoOpinion(reason) => reason,
+        }
+    }
+
     /// Whether it is a yes.
     pub fn allowed(&self) -> bool {
         matches!(self, Self::Allowed(_))
     }
+}
+
+/// One of those who are asked.
+enum Step {
+    Node,
+    Rbac,
+    Webhook(Arc<Webhook>),
 }
 
 /// All authorizers together.
@@ -113,30 +142,118 @@ pub struct Authorizer {
     pub rbac: rbac::Rbac,
     /// Which node may see what.
     pub nodes: node::NodeGraph,
+    /// Who is asked, in which order; unset as upstream's default has it.
+    steps: OnceLock<Vec<Step>>,
 }
 
+/// Node, then RBAC.
+const DEFAULT: [Step; 2] = [Step::Node, Step::Rbac];
+
 impl Authorizer {
+    /// Says who is asked, in which order; once, before the first request.
+    ///
+    /// # Errors
+    /// A webhook that cannot be used.
+    pub fn configure(&self, entries: Vec<config::Entry>) -> Result<(), String> {
+        let step = |entry| {
+            Ok(match entry {
+                config::Entry::Node => Step::Node,
+                config::Entry::Rbac => Step::Rbac,
+                config::Entry::Webhook(settings) => Step::Webhook(Arc::new(Webhook::open(settings)?)),
+            })
+        };
+        let steps = entries.into_iter().map(step).collect::<Result<_, String>>()?;
+        self.steps.set(steps).map_err(|_| "the authorizers were configured before".to_owned())
+    }
+
+    fn steps(&self) -> &[Step] {
+        self.steps.get().map_or(&DEFAULT, Vec::as_slice)
+    }
+
     /// Decides.
+    pub async fn decide(&self, attributes: &Attributes<'_>) -> Decision {
+        if attributes.user.in_group(GROUP_MASTERS) {
+            return Decision::Allowed(String::new());
+        }
+        let mut reasons = Reasons::default();
+        for step in self.steps() {
+            let said = match step {
+                Step::Webhook(webhook) => webhook.decide(attributes).await,
+                own => self.own(own, attributes),
+            };
+            if let Some(decision) = reasons.hear(said) {
+                return decision;
+            }
+        }
+        reasons.none()
+    }
+
+    /// Decides where waiting is not possible (in expressions, and in rules that ask on the way). With webhooks this holds up the
+    /// thread until they have answered, which is remembered.
     pub fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
         if attributes.user.in_group(GROUP_MASTERS) {
             return Decision::Allowed(String::new());
         }
-        let node = self.nodes.authorize(attributes);
-        if node.allowed() {
-            return node;
+        if self.steps().iter().any(|step| matches!(step, Step::Webhook(_))) {
+            let decide = || tokio::runtime::Handle::current().block_on(self.decide(attributes));
+            return tokio::task::block_in_place(decide);
         }
-        let rbac = self.rbac.authorize(attributes);
-        match (&rbac, node) {
-            (Decision::NoOpinion(text), Decision::NoOpinion(why)) if text.is_empty() => Decision::NoOpinion(why),
-            _ => rbac,
+        let mut reasons = Reasons::default();
+        for step in self.steps() {
+            if let Some(decision) = reasons.hear(self.own(step, attributes)) {
+                return decision;
+            }
+        }
+        reasons.none()
+    }
+
+    fn own(&self, step: &Step, attributes: &Attributes<'_>) -> Decision {
+        match step {
+            Step::Node => self.nodes.authorize(attributes),
+            Step::Rbac => self.rbac.authorize(attributes),
+            Step::Webhook(_) => Decision::NoOpinion(String::new()),
         }
     }
 
-    /// `Ok` when allowed, else the refusal to answer with.
+    /// `Ok` when allowed, else the refusal to answer with; as [`Authorizer::authorize`].
     pub fn check(&self, attributes: &Attributes<'_>) -> Result<(), ApiError> {
-        match self.authorize(attributes) {
-            Decision::Allowed(_) => Ok(()),
-            Decision::NoOpinion(reason) => Err(attributes.forbidden(&reason)),
+        attributes.allowed_by(&self.authorize(attributes))
+    }
+}
+
+/// Why those who were asked so far have no opinion.
+#[derive(Default)]
+struct Reasons(Vec<String>);
+
+impl Reasons {
+    /// What was decided, unless others are to be asked.
+    fn hear(&mut self, said: Decision) -> Option<Decision> {
+        match said {
+            Decision::NoOpinion(reason) => {
+                self.0.extend(Some(reason).filter(|r| !r.is_empty()));
+                None
+            }
+            decided => Some(decided),
         }
+    }
+
+    fn none(self) -> Decision {
+        Decision::NoOpinion(self.0.join("\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_who_decides_decides_and_reasons_are_kept() {
+        let mut reasons = Reasons::default();
+        for said in ["", "not mine", "nor mine"] {
+            assert_eq!(reasons.hear(Decision::NoOpinion(said.into())), None);
+        }
+        let denied = Decision::Denied("never".into());
+        assert_eq!(reasons.hear(denied.clone()), Some(denied));
+        assert_eq!(reasons.none(), Decision::NoOpinion("not mine\nnor mine".into()));
     }
 }

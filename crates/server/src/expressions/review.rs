@@ -161,7 +161,9 @@ impl Authorizer for Ask<'_> {
         };
         match self.authorizer.authorize(&Attributes { user, verb, target }) {
             authz::Decision::Allowed(reason) => Decision { allowed: true, reason, error: None },
-            authz::Decision::NoOpinion(reason) => Decision { allowed: false, reason, error: None },
+            authz::Decision::NoOpinion(reason) | authz::Decision::Denied(reason) => {
+                Decision { allowed: false, reason, error: None }
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ pub mod special;
 pub mod watch;
 
 use crate::authn::{Authenticated, AuthnError, Remarks, UserInfo, impersonate, request_header, tokens};
-use crate::authz::{Attributes, ResourceTarget, Target};
+use crate::authz::{Attributes, Decision, ResourceTarget, Target};
 use crate::flow::{Class, Room};
 use crate::http::body::{Body, RequestBody};
 use crate::http::negotiate::MediaType;
@@ -224,14 +224,11 @@ impl Server {
             Some(self.flow.enter(class, self.width(parts, &info)).await?)
         };
         let trail = crate::audit::Trail::of(parts).cloned();
-        let allowed = self.authorize(&user, &info).await;
+        let decision = self.authorize(&user, &info).await?;
         if let Some(trail) = &trail {
-            let reason = match self.authorizer.authorize(&Attributes::of(&user, &info)) {
-                crate::authz::Decision::Allowed(reason) | crate::authz::Decision::NoOpinion(reason) => reason,
-            };
-            trail.decided(allowed.is_ok(), &reason);
+            trail.decided(decision.allowed(), decision.reason());
         }
-        allowed?;
+        Attributes::of(&user, &info).allowed_by(&decision)?;
         let call = Arc::new(Call::new(user, manager_of(parts)));
         if let Some(remarks) = parts.extensions.remove::<Remarks>() {
             remarks.warnings.into_iter().for_each(|text| call.warn(text));
@@ -268,17 +265,17 @@ impl Server {
 
     /// Refuses what the user may not do. A node that is refused may only be faster than the node graph: it saw its Pod a
     /// moment before the graph did. So the Pods of that namespace are looked at once more before it is sent away.
-    async fn authorize(&self, user: &UserInfo, info: &RequestInfo) -> Result<(), ApiError> {
+    async fn authorize(&self, user: &UserInfo, info: &RequestInfo) -> Result<Decision, ApiError> {
         let attributes = Attributes::of(user, info);
-        let refused = match self.authorizer.check(&attributes) {
-            Ok(()) => return Ok(()),
-            Err(refused) => refused,
-        };
+        let decision = self.authorizer.decide(&attributes).await;
         let Some(node) = user.node_name().filter(|_| info.is_resource && !info.namespace.is_empty()) else {
-            return Err(refused);
+            return Ok(decision);
         };
+        if !matches!(decision, Decision::NoOpinion(_)) {
+            return Ok(decision);
+        }
         crate::bootstrap::policy_watch::refresh_node(&self.registry, &self.authorizer, node, &info.namespace).await?;
-        self.authorizer.check(&attributes)
+        Ok(self.authorizer.decide(&attributes).await)
     }
 
     /// Who asks.

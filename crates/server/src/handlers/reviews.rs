@@ -75,13 +75,14 @@ impl Review {
             Question::SelfSubject => json!({"userInfo": user.to_value()}),
             Question::SelfAccess => {
                 let path = FieldPath::root("spec");
-                server.access_review(&kind, &review["spec"], &user, "", &path)?
+                server.access_review(&kind, &review["spec"], &user, "", &path).await?
             }
             Question::SubjectAccess | Question::LocalAccess => {
                 let local = question == Question::LocalAccess;
                 let subject = subject_of(&kind, &review["spec"])?;
                 let namespace = if local { inbound.info.namespace.as_str() } else { "" };
-                server.access_review(&kind, &review["spec"], &subject, namespace, &FieldPath::root("spec"))?
+                let path = FieldPath::root("spec");
+                server.access_review(&kind, &review["spec"], &subject, namespace, &path).await?
             }
             Question::SelfRules => server.rules_review(&kind, &review["spec"], &user)?,
             Question::Binding => Value::Null,
@@ -126,7 +127,7 @@ fn subject_of(kind: &Kind, spec: &Value) -> Result<UserInfo, ApiError> {
 }
 
 impl Server {
-    fn access_review(
+    async fn access_review(
         &self,
         kind: &Kind,
         spec: &Value,
@@ -164,7 +165,7 @@ impl Server {
                     );
                     return Err(invalid(error));
                 }
-                self.authorizer.authorize(&Attributes {
+                let attributes = Attributes {
                     user,
                     verb: text("verb"),
                     target: Target::Resource(ResourceTarget {
@@ -175,16 +176,20 @@ impl Server {
                         subresource: text("subresource"),
                         name: text("name"),
                     }),
-                })
+                };
+                self.authorizer.decide(&attributes).await
             }
             (None, Some(other)) => {
                 let text = |field: &str| other.get(field).and_then(Value::as_str).unwrap_or_default();
-                self.authorizer.authorize(&Attributes { user, verb: text("verb"), target: Target::Path(text("path")) })
+                let attributes = Attributes { user, verb: text("verb"), target: Target::Path(text("path")) };
+                self.authorizer.decide(&attributes).await
             }
         };
         Ok(match decision {
             Decision::Allowed(reason) if reason.is_empty() => json!({"allowed": true}),
             Decision::Allowed(reason) => json!({"allowed": true, "reason": reason}),
+            Decision::Denied(reason) if reason.is_empty() => json!({"allowed": false, "denied": true}),
+            Decision::Denied(reason) => json!({"allowed": false, "denied": true, "reason": reason}),
             Decision::NoOpinion(reason) if reason.is_empty() => json!({"allowed": false}),
             Decision::NoOpinion(reason) => json!({"allowed": false, "reason": reason}),
         })

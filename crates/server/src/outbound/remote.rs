@@ -21,6 +21,22 @@ const MAX_ANSWER: usize = 64 << 10;
 /// How much of a refusal is repeated in the error, in bytes.
 const SHOWN: usize = 256;
 
+/// A server outside did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("Post {url:?}: {why}")]
+pub struct RemoteError {
+    url: String,
+    why: String,
+    passes: bool,
+}
+
+impl RemoteError {
+    /// Whether another attempt may succeed: nothing was decided yet.
+    pub fn passes(&self) -> bool {
+        self.passes
+    }
+}
+
 /// A server outside that its owner named in a file.
 pub struct Remote {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
@@ -56,21 +72,31 @@ impl Remote {
     /// # Errors
     /// A text: no connection, no answer in time, or an answer that is no success.
     pub async fn post(&self, body: Bytes, deadline: Duration) -> Result<(), String> {
+        self.ask(body, deadline).await.map(|_| ()).map_err(|e| e.to_string())
+    }
+
+    /// [`Remote::post`] with the answer, of at most 64 KiB.
+    ///
+    /// # Errors
+    /// As there, and which of them may pass.
+    pub async fn ask(&self, body: Bytes, deadline: Duration) -> Result<Bytes, RemoteError> {
         let url = format!("{}?timeout={}s", self.url, deadline.as_secs());
-        let failed = |why: String| format!("Post {url:?}: {why}");
+        let failed = |passes: bool, why: String| RemoteError { url: url.clone(), why, passes };
         let work = async {
-            let response = self.client.request(self.request(&url, body)?).await.map_err(|e| reasons(&e))?;
+            let request = self.request(&url, body).map_err(|why| failed(false, why))?;
+            let response = self.client.request(request).await.map_err(|e| failed(true, reasons(&e)))?;
             let status = response.status();
             let read = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
             if status.is_success() {
-                return Ok(());
+                return Ok(read.map_err(|e| failed(false, e.to_string()))?.to_bytes());
             }
             let bytes = read.map(|all| all.to_bytes()).unwrap_or_default();
             let text = String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]).trim().to_owned();
-            Err(format!("the server answered {status}: {text}"))
+            let passes = status.is_server_error() || status == http::StatusCode::TOO_MANY_REQUESTS;
+            Err(failed(passes, format!("the server answered {status}: {text}")))
         };
         let result = tokio::time::timeout(deadline, work).await;
-        result.unwrap_or_else(|_| Err("context deadline exceeded".to_owned())).map_err(failed)
+        result.unwrap_or_else(|_| Err(failed(true, "context deadline exceeded".to_owned())))
     }
 
     fn request(&self, url: &str, body: Bytes) -> Result<Request<Full<Bytes>>, String> {

@@ -4,6 +4,7 @@
 mod access;
 mod admission_config;
 mod audit;
+mod authorization;
 mod definitions;
 mod harness;
 mod hostile;
