@@ -323,8 +323,16 @@ impl Server {
                 tracing::debug!(%error, path = %info.path, from = %peer.peer.address, "a request could not be authenticated");
                 Err(ApiError::unauthorized("Unauthorized"))
             }
-            None if is_for_anybody(info) => Ok(Arc::new(UserInfo::anonymous())),
+            None if self.is_open(info) => Ok(Arc::new(UserInfo::anonymous())),
             None => Err(ApiError::unauthorized("Unauthorized")),
+        }
+    }
+
+    /// Whether a request is looked at that comes without credentials.
+    fn is_open(&self, info: &RequestInfo) -> bool {
+        match self.issuers.read().anonymous() {
+            Some(anonymous) => anonymous.admits(&info.path),
+            None => is_for_anybody(info),
         }
     }
 

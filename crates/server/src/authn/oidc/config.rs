@@ -1,6 +1,7 @@
 //! The file of `--authentication-config` (`apiserver.config.k8s.io/v1` AuthenticationConfiguration, KEP-3331): whose tokens are
-//! good, and how their claims become a user. Of upstream's fields those that need CEL are not known here, and refused.
+//! good, how their claims become a user, and what may be asked without any credential.
 
+use super::mapping::Mapping;
 use serde::Deserialize;
 
 /// The whole file.
@@ -12,6 +13,37 @@ pub struct Configuration {
     /// The issuers.
     #[serde(default)]
     pub jwt: Vec<Jwt>,
+    /// What may be asked without credentials; as by default when it is not said.
+    pub anonymous: Option<Anonymous>,
+    /// How each issuer's claims become a user, in the order of `jwt`.
+    #[serde(skip)]
+    pub mappings: Vec<Mapping>,
+}
+
+/// Who comes without credentials.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Anonymous {
+    /// Whether anybody does.
+    pub enabled: bool,
+    /// Which paths they may ask; every path (that the authorizers allow them) when empty.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+}
+
+/// A path.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Condition {
+    /// Exactly this path.
+    pub path: String,
+}
+
+impl Anonymous {
+    /// Whether somebody without credentials may ask for `path`.
+    pub fn admits(&self, path: &str) -> bool {
+        self.enabled && (self.conditions.is_empty() || self.conditions.iter().any(|c| c.path == path))
+    }
 }
 
 /// One issuer and what its tokens mean.
@@ -25,6 +57,9 @@ pub struct Jwt {
     pub claim_validation_rules: Vec<Rule>,
     /// How claims become a user.
     pub claim_mappings: Mappings,
+    /// What the user must satisfy.
+    #[serde(default)]
+    pub user_validation_rules: Vec<UserRule>,
 }
 
 /// Who signs.
@@ -56,15 +91,33 @@ impl Issuer {
     }
 }
 
-/// A claim that must have a value.
+/// A claim that must have a value, or an expression over `claims` that must hold.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rule {
     /// The claim.
+    #[serde(default)]
     pub claim: String,
     /// Its value.
     #[serde(default)]
     pub required_value: String,
+    /// CEL.
+    #[serde(default)]
+    pub expression: String,
+    /// What is said when it does not hold.
+    #[serde(default)]
+    pub message: String,
+}
+
+/// An expression over `user` that must hold.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UserRule {
+    /// CEL.
+    pub expression: String,
+    /// What is said when it does not hold.
+    #[serde(default)]
+    pub message: String,
 }
 
 /// How claims become a user.
@@ -72,29 +125,38 @@ pub struct Rule {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Mappings {
     /// The user's name.
-    pub username: Prefixed,
+    pub username: Mapped,
     /// The user's groups.
-    pub groups: Option<Prefixed>,
+    pub groups: Option<Mapped>,
     /// The user's uid.
-    pub uid: Option<Plain>,
+    pub uid: Option<Mapped>,
+    /// More about the user.
+    #[serde(default)]
+    pub extra: Vec<Extra>,
 }
 
-/// A claim whose values get a prefix.
+/// A claim, or an expression over `claims`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Prefixed {
+pub struct Mapped {
     /// The claim.
+    #[serde(default)]
     pub claim: String,
-    /// May be empty, but must be said: without one, tokens can name users of other authenticators.
-    pub prefix: String,
+    /// Before its value. May be empty, but must be said: without one, tokens can name users of other authenticators.
+    pub prefix: Option<String>,
+    /// CEL.
+    #[serde(default)]
+    pub expression: String,
 }
 
-/// A claim as it is.
+/// A key of the user's extra, and what makes its values.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Plain {
-    /// The claim.
-    pub claim: String,
+pub struct Extra {
+    /// A path with a domain before it.
+    pub key: String,
+    /// CEL.
+    pub value_expression: String,
 }
 
 impl Configuration {
@@ -103,7 +165,7 @@ impl Configuration {
     /// # Errors
     /// What is wrong with it, and where.
     pub fn parse(text: &str, own: &str) -> Result<Self, String> {
-        let read: Self = serde_yaml::from_str(text).map_err(|e| e.to_string())?;
+        let mut read: Self = serde_yaml::from_str(text).map_err(|e| e.to_string())?;
         let version = read.api_version.strip_prefix("apiserver.config.k8s.io/");
         if !matches!(version, Some("v1" | "v1beta1")) || read.kind != "AuthenticationConfiguration" {
             return Err(format!(
@@ -112,10 +174,17 @@ impl Configuration {
             ));
         }
         for (i, one) in read.jwt.iter().enumerate() {
-            one.check(own).map_err(|why| format!("jwt[{i}].{why}"))?;
+            let mapping = one.check(own).and_then(|()| Mapping::of(one));
+            read.mappings.push(mapping.map_err(|why| format!("jwt[{i}].{why}"))?);
             if read.jwt[..i].iter().any(|other| other.issuer.url == one.issuer.url) {
                 return Err(format!("jwt[{i}].issuer.url: Duplicate value: {:?}", one.issuer.url));
             }
+        }
+        if let Some(anonymous) = read.anonymous.as_ref().filter(|a| !a.enabled && !a.conditions.is_empty()) {
+            let path = &anonymous.conditions[0].path;
+            return Err(format!(
+                "anonymous.conditions: Invalid value: {path:?}: enabled should be set to true when conditions are defined"
+            ));
         }
         Ok(read)
     }
@@ -144,12 +213,6 @@ impl Jwt {
                     "issuer.audienceMatchPolicy: Invalid value: {policy:?}: must be MatchAny for multiple audiences"
                 ));
             }
-        }
-        let mut claims = self.claim_validation_rules.iter().map(|rule| ("claimValidationRules.claim", &rule.claim));
-        let mappings = &self.claim_mappings;
-        let more = [("claimMappings.username.claim", &mappings.username.claim)];
-        if let Some((field, _)) = claims.by_ref().chain(more).find(|(_, claim)| claim.is_empty()) {
-            return Err(format!("{field}: Required value: claim is required"));
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod config;
 mod keys;
+mod mapping;
 
 pub use config::Configuration;
 
@@ -10,16 +11,30 @@ use super::{Authenticated, AuthnError, UserInfo};
 use crate::registry::Registry;
 use config::Jwt;
 use keys::Keys;
+use mapping::Mapping;
 use serde_json::Value;
 use std::sync::Arc;
 
 /// All configured issuers.
 #[derive(Default)]
 pub struct Issuers {
-    all: Vec<(Jwt, Arc<Keys>)>,
+    all: Vec<Known>,
+    anonymous: Option<config::Anonymous>,
+}
+
+/// An issuer.
+struct Known {
+    jwt: Jwt,
+    mapping: Mapping,
+    keys: Arc<Keys>,
 }
 
 impl Issuers {
+    /// What may be asked without credentials, if the configuration says it.
+    pub fn anonymous(&self) -> Option<&config::Anonymous> {
+        self.anonymous.as_ref()
+    }
+
     /// From the configuration. Nothing is read from issuers before a token of theirs comes.
     pub fn new(configuration: Configuration) -> Self {
         Self::default().next(configuration)
@@ -27,15 +42,16 @@ impl Issuers {
 
     /// From a changed configuration. The keys of issuers that did not change stay known.
     pub fn next(&self, configuration: Configuration) -> Self {
-        let with_keys = |jwt: Jwt| {
+        let with_keys = |(jwt, mapping): (Jwt, Mapping)| {
             let issuer = &jwt.issuer;
-            let known = self.all.iter().find(|(old, _)| old.issuer == *issuer).map(|(_, keys)| keys.clone());
+            let known = self.all.iter().find(|old| old.jwt.issuer == *issuer).map(|old| old.keys.clone());
             let keys = known.unwrap_or_else(|| {
                 Arc::new(Keys::new(issuer.url.clone(), issuer.discovery(), issuer.certificate_authority.clone()))
             });
-            (jwt, keys)
+            Known { jwt, mapping, keys }
         };
-        Self { all: configuration.jwt.into_iter().map(with_keys).collect() }
+        let both = configuration.jwt.into_iter().zip(configuration.mappings);
+        Self { all: both.map(with_keys).collect(), anonymous: configuration.anonymous }
     }
 
     /// The user of a token; `None` when it is of no configured issuer.
@@ -44,20 +60,20 @@ impl Issuers {
             return None;
         }
         let issuer = claimed_issuer(token)?;
-        let (jwt, keys) = self.all.iter().find(|(jwt, _)| jwt.issuer.url == issuer)?;
-        Some(check(jwt, keys, registry, token).await.map_err(AuthnError::Token))
+        let known = self.all.iter().find(|known| known.jwt.issuer.url == issuer)?;
+        Some(check(known, registry, token).await.map_err(AuthnError::Token))
     }
 }
 
-async fn check(jwt: &Jwt, keys: &Keys, registry: &Registry, token: &str) -> Result<Authenticated, String> {
+async fn check(known: &Known, registry: &Registry, token: &str) -> Result<Authenticated, String> {
     let (header, claims, signature, signed) = jwt::split(token).map_err(|e| e.to_string())?;
-    keys.verify(registry, &header, signed.as_bytes(), &signature).await?;
-    let user = user_of(jwt, &claims, registry.clock.now().as_second())?;
+    known.keys.verify(registry, &header, signed.as_bytes(), &signature).await?;
+    let user = user_of(&known.jwt, &known.mapping, &claims, registry.clock.now().as_second())?;
     Ok(Authenticated::plain(Arc::new(user), vec![]))
 }
 
 /// The user that the claims of a token with a good signature make.
-fn user_of(jwt: &Jwt, claims: &Value, now: i64) -> Result<UserInfo, String> {
+fn user_of(jwt: &Jwt, mapping: &Mapping, claims: &Value, now: i64) -> Result<UserInfo, String> {
     let number = |claim: &str| claims.get(claim).and_then(Value::as_f64);
     let seconds = now as f64;
     if number("exp").is_none_or(|exp| seconds >= exp) {
@@ -69,28 +85,7 @@ fn user_of(jwt: &Jwt, claims: &Value, now: i64) -> Result<UserInfo, String> {
     if !texts(claims.get("aud")).iter().any(|aud| jwt.issuer.audiences.contains(aud)) {
         return Err(format!("the token is not for any of the audiences {:?}", jwt.issuer.audiences));
     }
-    for rule in &jwt.claim_validation_rules {
-        let value = claims.get(&rule.claim).and_then(Value::as_str);
-        if value != Some(&rule.required_value) {
-            return Err(format!("required claim {:?} must be {:?}", rule.claim, rule.required_value));
-        }
-    }
-    let mappings = &jwt.claim_mappings;
-    let text = |claim: &str| {
-        let value = claims.get(claim).and_then(Value::as_str).filter(|value| !value.is_empty());
-        value.ok_or_else(|| format!("the token has no claim {claim:?} with a text"))
-    };
-    let name = text(&mappings.username.claim)?;
-    if mappings.username.claim == "email" && claims.get("email_verified").is_some_and(|v| *v != Value::Bool(true)) {
-        return Err("the email address of the token is not verified".into());
-    }
-    let mut user = UserInfo { name: format!("{}{name}", mappings.username.prefix), ..UserInfo::default() };
-    if let Some(groups) = &mappings.groups {
-        user.groups = texts(claims.get(&groups.claim)).iter().map(|g| format!("{}{g}", groups.prefix)).collect();
-    }
-    if let Some(uid) = &mappings.uid {
-        user.uid = text(&uid.claim)?.to_owned();
-    }
+    let mut user = mapping.user(claims)?;
     if let Some(id) = claims.get("jti").and_then(Value::as_str) {
         user.extra.insert("authentication.kubernetes.io/credential-id".into(), vec![format!("JTI={id}")]);
     }
@@ -127,10 +122,11 @@ jwt:
 
     #[test]
     fn claims_become_a_user() {
-        let jwt = &Configuration::parse(CONFIG, "https://own").unwrap().jwt[0];
+        let read = Configuration::parse(CONFIG, "https://own").unwrap();
+        let (jwt, mapping) = (&read.jwt[0], &read.mappings[0]);
         let good = json!({"exp": 200, "nbf": 50, "aud": ["kube"], "hd": "example.com", "email": "jane@example.com",
             "sub": "7", "groups": ["dev", "ops"], "jti": "x"});
-        let user = user_of(jwt, &good, 100).unwrap();
+        let user = user_of(jwt, mapping, &good, 100).unwrap();
         assert_eq!((user.name.as_str(), user.uid.as_str()), ("oidc:jane@example.com", "7"));
         assert_eq!(user.groups, ["oidc:dev", "oidc:ops", "system:authenticated"]);
         for (claim, value) in [
@@ -144,8 +140,55 @@ jwt:
         ] {
             let mut bad = good.clone();
             bad[claim] = value;
-            assert!(user_of(jwt, &bad, 100).is_err(), "{claim}");
+            assert!(user_of(jwt, mapping, &bad, 100).is_err(), "{claim}");
         }
+    }
+
+    const EXPRESSIONS: &str = r#"
+apiVersion: apiserver.config.k8s.io/v1
+kind: AuthenticationConfiguration
+anonymous: { enabled: true, conditions: [{ path: /livez }] }
+jwt:
+- issuer: { url: "https://issuer.example", audiences: [kube] }
+  claimValidationRules:
+  - { expression: "claims.exp - claims.nbf <= 3600", message: "the token lives too long" }
+  claimMappings:
+    username: { expression: "'corp:' + claims.email + (claims.email_verified ? '' : ':unverified')" }
+    groups: { expression: "claims.roles.split(',')" }
+    uid: { expression: "claims.sub" }
+    extra:
+    - { key: example.com/team, valueExpression: "claims.team" }
+    - { key: example.com/none, valueExpression: "has(claims.none) ? claims.none : ''" }
+  userValidationRules:
+  - { expression: "!user.username.startsWith('system:')", message: "that name is taken" }
+  - { expression: "user.groups.all(g, !g.startsWith('system:'))" }
+"#;
+
+    #[test]
+    fn expressions_make_a_user() {
+        let read = Configuration::parse(EXPRESSIONS, "https://own").unwrap();
+        let (jwt, mapping) = (&read.jwt[0], &read.mappings[0]);
+        let good = json!({"exp": 200, "nbf": 50, "aud": ["kube"], "email": "jane@example.com", "email_verified": true,
+            "sub": "7", "roles": "dev,ops", "team": ["red", "blue"]});
+        let user = user_of(jwt, mapping, &good, 100).unwrap();
+        assert_eq!((user.name.as_str(), user.uid.as_str()), ("corp:jane@example.com", "7"));
+        assert_eq!(user.groups, ["dev", "ops", "system:authenticated"]);
+        assert_eq!(user.extra.get("example.com/team"), Some(&vec!["red".to_owned(), "blue".to_owned()]));
+        assert_eq!(user.extra.get("example.com/none"), None);
+        for (claim, value, why) in [
+            ("nbf", json!(-4000), "the token lives too long"),
+            ("roles", json!("dev,system:masters"), "validation expression"),
+            ("roles", json!(7), "resulted in error"),
+            ("sub", json!(7), "did not yield a string"),
+            ("email", json!(null), "resulted in error"),
+        ] {
+            let mut bad = good.clone();
+            bad[claim] = value;
+            let said = user_of(jwt, mapping, &bad, 100).unwrap_err();
+            assert!(said.contains(why), "{claim}: {said}");
+        }
+        let anonymous = read.anonymous.unwrap();
+        assert!(anonymous.admits("/livez") && !anonymous.admits("/livez/ping") && !anonymous.admits("/version"));
     }
 
     #[test]
@@ -155,7 +198,15 @@ jwt:
             ("https://issuer.example", "https://own", "disallowed issuers"),
             ("audienceMatchPolicy: MatchAny", "audienceMatchPolicy: \"\"", "must be MatchAny"),
             ("claim: email, prefix: \"oidc:\"", "claim: email", "prefix"),
-            ("claim: email, prefix: \"oidc:\"", "expression: claims.email", "expression"),
+            ("claim: email, prefix: \"oidc:\"", "expression: claims.email", "claims.email_verified must be used"),
+            ("claim: email, prefix: \"oidc:\"", "expression: claims.", "compilation failed"),
+            ("claim: email, prefix: \"oidc:\"", "expression: claims.sub, claim: sub", "can't both be set"),
+            ("claim: email, prefix: \"oidc:\"", "expression: claims.sub, prefix: p", "prefix can't be set"),
+            ("claim: hd, requiredValue: example.com", "expression: \"'a'\"", "must evaluate to bool"),
+            ("claim: hd, requiredValue: example.com", "claim: hd, message: m", "message can't be set"),
+            ("uid: { claim: sub }", "extra: [{ key: team, valueExpression: claims.team }]", "domain-prefixed"),
+            ("uid: { claim: sub }", "extra: [{ key: a.k8s.io/x, valueExpression: claims.x }]", "reserved"),
+            ("jwt:", "anonymous: { enabled: false, conditions: [{ path: /livez }] }\njwt:", "enabled should be set"),
             ("kind: AuthenticationConfiguration", "kind: Policy", "and not an"),
         ] {
             let said = Configuration::parse(&CONFIG.replace(from, to), "https://own").unwrap_err();
