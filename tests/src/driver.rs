@@ -104,7 +104,7 @@ struct Inner {
 /// A running driver; its sockets are removed when it is dropped.
 pub struct Driver {
     inner: Arc<Inner>,
-    task: tokio::task::JoinHandle<()>,
+    task: tokio::task::AbortHandle,
 }
 
 impl Driver {
@@ -120,7 +120,7 @@ impl Driver {
             let early = serving.socket.with_extension("early");
             let listener = UnixListener::bind(&early).unwrap();
             std::fs::rename(&early, &serving.socket).unwrap();
-            tokio::spawn(serve(listener, serving))
+            tokio::spawn(serve(listener, serving)).abort_handle()
         });
         Driver { inner, task }
     }

@@ -9,6 +9,9 @@ use std::sync::Arc;
 use super::slice::{Place, Slice};
 use crate::model::NodeInfo;
 
+/// Driver and pool.
+type PoolName = (Arc<str>, Arc<str>);
+
 /// A pool.
 #[derive(Debug)]
 pub struct Pool {
@@ -59,7 +62,7 @@ pub struct Pools {
 impl Pools {
     /// Puts slices together, in the order of drivers, pools and slices.
     pub fn new<'a>(slices: impl Iterator<Item = &'a Arc<Slice>>) -> Self {
-        let mut groups: BTreeMap<(Arc<str>, Arc<str>), Vec<Arc<Slice>>> = BTreeMap::new();
+        let mut groups: BTreeMap<PoolName, Vec<Arc<Slice>>> = BTreeMap::new();
         for slice in slices {
             groups.entry((slice.driver.clone(), slice.pool.clone())).or_default().push(slice.clone());
         }
