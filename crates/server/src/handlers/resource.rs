@@ -211,8 +211,8 @@ impl Server {
         let deleted = self.registry.delete(&inbound.call, kind, &inbound.info.namespace, name, &options).await?;
         match deleted {
             Deleted::Marked(entry) => self.present(&inbound, kind, &entry, accept, StatusCode::OK),
-            // Pods, services and the like answer with the object; most kinds with a Status.
-            Deleted::Gone(entry) if returns_object(kind) => {
+            // Some kinds answer with the object, as their documents say; most with a Status.
+            Deleted::Gone(entry) if kind.deletes_to_object() => {
                 self.present(&inbound, kind, &entry, accept, StatusCode::OK)
             }
             Deleted::Gone(entry) => {
@@ -365,24 +365,6 @@ fn read_body(
 /// The decoding target of a kind that is no resource.
 pub(super) fn target(gvk: &Gvk) -> Result<Target, ApiError> {
     Target::of_gvk(gvk).ok_or_else(|| ApiError::internal(format!("the kind {gvk} has no schema")))
-}
-
-/// Kinds whose deletion answers with the object.
-fn returns_object(kind: &Kind) -> bool {
-    matches!(
-        (&*kind.group, &*kind.plural),
-        (
-            "",
-            "pods"
-                | "services"
-                | "serviceaccounts"
-                | "persistentvolumes"
-                | "persistentvolumeclaims"
-                | "podtemplates"
-                | "resourcequotas"
-                | "replicationcontrollers"
-        )
-    ) && kind.plural != "replicationcontrollers"
 }
 
 /// The path must fit the kind's scope, and its parts must be names.

@@ -167,6 +167,27 @@ async fn namespaces_end_when_they_are_finalized() {
     assert_eq!(admin.post("/api/v1/namespaces/nowhere/configmaps", config_map("x")).await.0, 404);
 }
 
+/// What a deletion answers is what the documents say of its kind.
+#[tokio::test]
+async fn a_deletion_answers_with_the_object_or_with_a_status() {
+    let cluster = Cluster::new().await;
+    let admin = cluster.admin();
+    let table = [
+        (MAPS, config_map("x"), "Status"),
+        ("/api/v1/namespaces/default/serviceaccounts", json!({"kind": "ServiceAccount"}), "ServiceAccount"),
+        ("/apis/storage.k8s.io/v1/storageclasses", json!({"kind": "StorageClass", "provisioner": "p"}), "StorageClass"),
+        ("/apis/resource.k8s.io/v1/deviceclasses", json!({"kind": "DeviceClass", "spec": {}}), "DeviceClass"),
+        ("/apis/scheduling.k8s.io/v1/priorityclasses", json!({"kind": "PriorityClass", "value": 1}), "Status"),
+    ];
+    for (path, mut object, kind) in table {
+        object["metadata"] = json!({"name": "x"});
+        let (code, made) = admin.post(path, object).await;
+        assert_eq!(code, 201, "{made}");
+        let (code, said) = admin.delete(&format!("{path}/x")).await;
+        assert_eq!((code, &said["kind"]), (200, &json!(kind)), "{path}: {said}");
+    }
+}
+
 #[tokio::test]
 async fn objects_go_out_as_tables_metadata_and_yaml() {
     let cluster = Cluster::new().await;
