@@ -116,8 +116,8 @@ impl Driver {
         let inner = Arc::new(Inner { ns, name: name.to_owned(), socket, cdi, told: Told::default() });
         let serving = inner.clone();
         let task = block_on(async move {
-            // Bound under another name, so that nobody calls before it listens.
-            let early = serving.socket.with_extension("early");
+            // Bound under a hidden name, which nobody looks at before it listens.
+            let early = serving.socket.with_file_name(format!(".{}.sock", serving.name));
             let listener = UnixListener::bind(&early).unwrap();
             std::fs::rename(&early, &serving.socket).unwrap();
             tokio::spawn(serve(listener, serving)).abort_handle()

@@ -241,7 +241,7 @@ impl<'a> Search<'a> {
         if self.request_of(at).admin {
             return !self.picked(&device.id).filter(whole).any(|(c, _)| c == at.0);
         }
-        !self.problem.usage.is_taken(&device.id) && self.picked(&device.id).find(whole).is_none()
+        !self.problem.usage.is_taken(&device.id) && !self.picked(&device.id).any(|one| whole(&one))
     }
 
     /// Whether the device is of the class and like what the request asks for.
