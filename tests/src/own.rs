@@ -1,6 +1,7 @@
 //! A whole cluster of a test's own, beside the shared one.
 
 use crate::{Namespace, program};
+use nix::fcntl::{Flock, FlockArg};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -52,7 +53,9 @@ impl OwnCluster {
     pub fn kill(&self) {
         let pid = nix::unistd::Pid::from_raw(self.pid());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
-        while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.contains(") Z ")) {
+        // Its threads may still be ending when its first one is gone: the lock that they hold tells when the last one is.
+        let lock = || std::fs::File::options().append(true).open(self.dir.join("run/lock")).unwrap();
+        while Flock::lock(lock(), FlockArg::LockExclusiveNonblock).is_err() {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }
