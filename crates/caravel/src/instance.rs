@@ -12,6 +12,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// One file for each cluster's number, naming its data directory.
 const CLAIMS: &str = "/run/caravel";
@@ -64,6 +65,16 @@ pub fn kubeconfig_path(dir: &Path) -> PathBuf {
 
 fn settings_path(dir: &Path) -> PathBuf {
     dir.join("instance.json")
+}
+
+/// How long a process may take to end after it was killed.
+const ENDING: Duration = Duration::from_secs(10);
+
+/// Whether a process runs. The kernel shows one whose first thread has ended as a zombie, while other threads may still
+/// hold what it had open.
+fn is_alive(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 fn pid_path(dir: &Path) -> PathBuf {
@@ -143,22 +154,36 @@ impl Instance {
 
     /// Takes the right to run it; an error when a process has it already.
     pub fn lock(&self) -> Result<Running> {
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(self.dir.join("run/lock"))?;
-        let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
-            let pid = self.pid().map_or(String::new(), |pid| format!(" (pid {pid})"));
-            bail!("the cluster in {} is already running{pid}; `caravel status` tells more", self.dir.display());
-        };
-        write_whole(&pid_path(&self.dir), std::process::id().to_string().as_bytes())?;
-        Ok(Running { _lock: lock })
+        let dir = self.dir.display();
+        for _ in 0..3 {
+            let file = OpenOptions::new().create(true).append(true).mode(0o600).open(self.dir.join("run/lock"))?;
+            if let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                write_whole(&pid_path(&self.dir), std::process::id().to_string().as_bytes())?;
+                return Ok(Running { _lock: lock });
+            }
+            if let Some(pid) = self.pid() {
+                bail!("the cluster in {dir} is already running (pid {pid}); `caravel status` tells more");
+            }
+            // It has just ended.
+        }
+        bail!("the cluster in {dir} is held by a process that does not say which it is")
     }
 
-    /// The process that runs it; `None` when none does.
+    /// The process that runs it; `None` when none does. One that was killed and is not gone yet is waited for: it holds
+    /// its ports and files until its last thread has ended.
     pub fn pid(&self) -> Option<i32> {
-        let file = OpenOptions::new().append(true).open(self.dir.join("run/lock")).ok()?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            // Nobody holds it: whatever the file says is of the past.
-            Ok(_) => None,
-            Err(_) => fs::read_to_string(pid_path(&self.dir)).ok()?.trim().parse().ok(),
+        let patience = Instant::now() + ENDING;
+        loop {
+            let file = OpenOptions::new().append(true).open(self.dir.join("run/lock")).ok()?;
+            if Flock::lock(file, FlockArg::LockExclusiveNonblock).is_ok() {
+                // Nobody holds it: whatever the file says is of the past.
+                return None;
+            }
+            let pid = fs::read_to_string(pid_path(&self.dir)).ok().and_then(|text| text.trim().parse().ok());
+            if pid.is_some_and(is_alive) || Instant::now() > patience {
+                return pid;
+            }
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -238,6 +263,18 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_that_has_ended_is_not_alive_before_anybody_asked_for_its_status() {
+        assert!(is_alive(std::process::id() as i32));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id() as i32;
+        while is_alive(pid) {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert!(!is_alive(pid));
+    }
 
     #[test]
     fn two_numbers_share_no_name_and_no_range() {
