@@ -152,6 +152,7 @@ impl Controller {
             let spec = v.spec.clone().unwrap_or_default();
             status.access_modes = spec.access_modes;
             status.capacity = spec.capacity;
+            status.current_volume_attributes_class_name = spec.volume_attributes_class_name;
             put_status(&self.claims_api(claim), &c).await?;
         }
         Ok(())

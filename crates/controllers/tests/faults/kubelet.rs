@@ -1,4 +1,5 @@
-//! Scheduler and kubelets of the world: pods are bound, run, become ready, and end when they are told to.
+//! Scheduler, kubelets and a storage driver of the world: pods are bound, run, become ready, and end when they are told to; volumes
+//! are attached and used.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,10 @@ pub async fn run(shared: Arc<Shared>) {
             if shared.random(0..3) == 0 {
                 shared.change(|w| step(w, &ns, &name));
             }
+        }
+        if shared.random(0..3) == 0 {
+            shared.change(attacher);
+            shared.change(users);
         }
         if round % 10 == 0 {
             shared.change(heartbeats);
@@ -78,15 +83,20 @@ fn step(w: &mut World, ns: &str, name: &str) {
         }
         let place = node_for(&pod);
         w.edit("", "pods", ns, name, |p| p["spec"]["nodeName"] = json!(place));
-    } else if phase == "Pending" && pod["spec"]["containers"][0]["image"] == "broken" {
-        // Its image cannot be had.
+    } else if phase == "Pending" && (pod["spec"]["containers"][0]["image"] == "broken" || !attached(w, &pod)) {
+        // Its image cannot be had, or its volumes.
     } else if phase == "Pending" {
+        // One that crashes has done so often by the time that it is looked at.
+        let restarts = if pod["spec"]["containers"][0]["image"] == "crashing" { 5 } else { 0 };
+        let container = json!({"name": "c", "restartCount": restarts, "ready": true, "image": "i", "imageID": "i",
+            "state": {"running": {}}});
         let ip = format!("10.0.{}.{}", meta::resource_version(&pod).len(), name.len());
         status(
             w,
             ns,
             name,
-            json!({"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": [condition("True")]}),
+            json!({"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": [condition("True")],
+                "containerStatuses": [container]}),
         );
     } else if phase == "Running" && meta::controller(&pod).is_some_and(|o| o["kind"] == "Job") {
         status(w, ns, name, json!({"phase": "Succeeded", "conditions": [condition("False")]}));
@@ -100,6 +110,75 @@ fn condition(ready: &str) -> Value {
 fn status(w: &mut World, ns: &str, name: &str, status: Value) {
     let kind = w.table.resource("", "v1", "pods").unwrap().clone();
     let _ = w.update(&kind, ns, name, json!({"metadata": {}, "status": status}), Some("status"));
+}
+
+/// Changes the status of an object.
+pub fn set_status(w: &mut World, group: &str, plural: &str, ns: &str, name: &str, f: impl FnOnce(&mut Value)) {
+    let Some(mut object) = w.get(group, plural, ns, name).cloned() else { return };
+    let kind = w.table.resource(group, "v1", plural).unwrap().clone();
+    f(&mut object["status"]);
+    w.update(&kind, ns, name, object, Some("status")).unwrap();
+}
+
+/// The driver's attacher: it holds attachments by a finalizer, says when they are made, and lets go.
+fn attacher(w: &mut World) {
+    const HOLD: &str = "external-attacher/d";
+    let all: Vec<Value> = w.all("storage.k8s.io", "volumeattachments").into_iter().cloned().collect();
+    for a in all {
+        let name = meta::name(&a);
+        if meta::is_deleting(&a) {
+            w.edit("storage.k8s.io", "volumeattachments", "", name, |a| a["metadata"]["finalizers"] = json!([]));
+        } else if a["status"]["attached"] != true {
+            w.edit("storage.k8s.io", "volumeattachments", "", name, |a| a["metadata"]["finalizers"] = json!([HOLD]));
+            set_status(w, "storage.k8s.io", "volumeattachments", "", name, |s| *s = json!({"attached": true}));
+        }
+    }
+}
+
+/// The CSI volumes of a pod, by the names that nodes have for them.
+fn volumes_of(w: &World, pod: &Value) -> Vec<String> {
+    let named = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    let claims = named.filter_map(|v| v["persistentVolumeClaim"]["claimName"].as_str());
+    let unique = |claim: &str| {
+        let c = w.get("", "persistentvolumeclaims", meta::namespace(pod), claim)?;
+        let csi = &w.get("", "persistentvolumes", "", c["spec"]["volumeName"].as_str()?)?["spec"]["csi"];
+        Some(format!("kubernetes.io/csi/{}^{}", csi["driver"].as_str()?, csi["volumeHandle"].as_str()?))
+    };
+    claims.filter_map(unique).collect()
+}
+
+fn on_list(node: &Value, volume: &str) -> bool {
+    node["status"]["volumesAttached"].as_array().into_iter().flatten().any(|a| a["name"] == volume)
+}
+
+/// Whether a pod's node has its volumes.
+fn attached(w: &World, pod: &Value) -> bool {
+    let node = w.get("", "nodes", "", pod["spec"]["nodeName"].as_str().unwrap_or_default());
+    node.is_none_or(|n| volumes_of(w, pod).iter().all(|v| on_list(n, v)))
+}
+
+/// Kubelets note the volumes that they use: those of their pods, once these are attached.
+fn users(w: &mut World) {
+    let nodes: Vec<Value> = w.all("", "nodes").into_iter().cloned().collect();
+    for node in nodes {
+        let name = meta::name(&node);
+        if name.starts_with("dead") {
+            continue;
+        }
+        let of_node = |p: &&Value| {
+            p["spec"]["nodeName"] == name && !matches!(p["status"]["phase"].as_str(), Some("Succeeded" | "Failed"))
+        };
+        let mut used: Vec<String> =
+            w.all("", "pods").into_iter().filter(of_node).flat_map(|p| volumes_of(w, p)).collect();
+        used.retain(|v| on_list(&node, v));
+        used.sort();
+        used.dedup();
+        if json!(used) != node["status"]["volumesInUse"]
+            && !(used.is_empty() && node["status"]["volumesInUse"].is_null())
+        {
+            set_status(w, "", "nodes", "", name, |s| s["volumesInUse"] = json!(used));
+        }
+    }
 }
 
 fn node_for(pod: &Value) -> String {

@@ -2,6 +2,7 @@
 //! Each has to reach its goal all the same, and then write no more.
 #![allow(clippy::unwrap_used)]
 
+mod attach;
 mod beyond;
 mod clock;
 mod devices;
