@@ -452,3 +452,73 @@ fn lifecycle_of_an_rc() {
     all.delete_collection("kind=static");
     watch.until("DELETED", |r| name_of(r) == "web");
 }
+
+/// The replicas of the present template, and of all others.
+fn spread(ns: &Namespace, d: &Value) -> (i64, i64) {
+    let sets = ns.objects("apps/v1", "replicasets").list("");
+    let present = &d["spec"]["template"]["spec"]["containers"];
+    let (new, old): (Vec<_>, Vec<_>) =
+        sets.iter().partition(|rs| rs["spec"]["template"]["spec"]["containers"] == *present);
+    let sum = |l: &[&Value]| l.iter().filter_map(|rs| rs["status"]["readyReplicas"].as_i64()).sum();
+    (sum(&new), sum(&old))
+}
+
+/// One pod of four is of the new template until somebody says so; then half; then, at once, all.
+#[test]
+fn a_canary_goes_on_when_it_is_promoted() {
+    let ns = Namespace::new("canary");
+    let all = ns.objects("apps/v1", "deployments");
+    let mut wanted = deployment("web", 4);
+    wanted["metadata"]["annotations"] = json!({"caravel.dev/canary-steps": "25%,50%"});
+    all.create(&wanted);
+    all.until("web", "complete", complete);
+    all.until("web", "noted as good", |d| {
+        d["metadata"]["annotations"]["caravel.dev/last-complete-replica-set"].is_string()
+    });
+    let env =
+        json!([{"op": "add", "path": "/spec/template/spec/containers/0/env", "value": [{"name": "V", "value": "2"}]}]);
+    all.json_patch("web", &env);
+    for (how, share) in [("next", (1, 3)), ("all", (2, 2))] {
+        let held = |d: &Value| condition_of(d, "Progressing").is_some_and(|c| c["reason"] == "CanaryPaused");
+        let d = ns.eventually(&format!("held at {share:?}"), || {
+            let d = all.get("web");
+            if held(&d) && spread(&ns, &d) == share { Ok(d) } else { Err(d["status"].to_string()) }
+        });
+        assert_eq!(condition(&d, "Progressing"), "Unknown");
+        all.merge("web", &json!({"metadata": {"annotations": {"caravel.dev/canary-promote": how}}}));
+        all.until("web", "promoted", |d| d["metadata"]["annotations"]["caravel.dev/canary-promote"].is_null());
+    }
+    all.until("web", "complete", complete);
+    let d = all.until("web", "over", |d| d["metadata"]["annotations"]["caravel.dev/canary-state"].is_null());
+    assert_eq!(condition_of(&d, "Progressing").unwrap()["reason"], "NewReplicaSetAvailable");
+}
+
+/// Its container ends again and again: the template before comes back, and the others never noticed.
+#[test]
+fn a_canary_that_crashes_is_given_up() {
+    let ns = Namespace::new("crashing");
+    let all = ns.objects("apps/v1", "deployments");
+    let mut wanted = deployment("web", 3);
+    wanted["metadata"]["annotations"] =
+        json!({"caravel.dev/canary-steps": "30%", "caravel.dev/rollback-on-failures": "0"});
+    wanted["spec"]["strategy"] = json!({"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}});
+    all.create(&wanted);
+    all.until("web", "complete", complete);
+    let good = all.until("web", "noted as good", |d| {
+        d["metadata"]["annotations"]["caravel.dev/last-complete-replica-set"].is_string()
+    });
+    all.json_patch(
+        "web",
+        &json!([{"op": "replace", "path": "/spec/template/spec/containers/0/command", "value": ["false"]}]),
+    );
+    let back =
+        all.until("web", "given up", |d| d["metadata"]["annotations"]["caravel.dev/rolled-back-from"].is_string());
+    assert_eq!(back["spec"]["template"], good["spec"]["template"]);
+    all.until("web", "complete", complete);
+    let sets = ns.objects("apps/v1", "replicasets");
+    let kept = good["metadata"]["annotations"]["caravel.dev/last-complete-replica-set"].as_str().unwrap();
+    assert_eq!(sets.get(kept)["status"]["readyReplicas"], 3);
+    ns.objects("v1", "events").until_all("", "the event of the rollback", |all| {
+        all.iter().find(|e| e["reason"] == "DeploymentRolledBack").cloned()
+    });
+}

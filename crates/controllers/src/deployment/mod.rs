@@ -1,6 +1,7 @@
 //! The Deployment controller: one ReplicaSet for each pod template, and rolling from one to the next.
 
 mod beyond;
+mod canary;
 mod plan;
 mod scale;
 mod status;
@@ -49,7 +50,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     enqueue_each(&c.deployments, &queue);
     enqueue_owners::<Deployment, _>(&c.replica_sets, &queue);
     c.wake_adopters(&queue);
-    c.wake_recreating(&queue);
+    c.wake_by_pods(&queue);
     c.deployments.synced().await;
     c.replica_sets.synced().await;
     c.pods.synced().await;
@@ -74,21 +75,24 @@ impl Controller {
         });
     }
 
-    /// The end of a pod wakes a Deployment that waits for all old pods to end.
-    fn wake_recreating(&self, queue: &WorkQueue<Key>) {
+    /// The end of a pod wakes a Deployment that waits for all old pods to end; a failure, one that counts them.
+    fn wake_by_pods(&self, queue: &WorkQueue<Key>) {
         let (deployments, replica_sets, queue) = (self.deployments.clone(), self.replica_sets.clone(), queue.clone());
         self.pods.on_change(move |c| {
-            let ended = match c {
-                Change::Deleted(_) => true,
-                Change::Updated { old, new } => pod::finished(new) && !pod::finished(old),
-                Change::Added(_) => false,
+            let (ended, failed) = match c {
+                Change::Deleted(_) => (true, false),
+                Change::Updated { old, new } => {
+                    let more = beyond::failures([&**new]) > beyond::failures([&**old]);
+                    (pod::finished(new) && !pod::finished(old), more)
+                }
+                Change::Added(_) => (false, false),
             };
-            if !ended {
+            if !ended && !failed {
                 return;
             }
             if let Some(rs) = owner_in::<ReplicaSet, _>(&replica_sets, &**c.object())
                 && let Some(d) = owner_in::<Deployment, _>(&deployments, &*rs)
-                && !util::rolling(&d)
+                && (ended && !util::rolling(&d) || failed && beyond::max_failures(&d).is_some())
             {
                 queue.add(Key::of(&*d));
             }
@@ -98,7 +102,7 @@ impl Controller {
     async fn reconcile(&self, key: Key) -> Outcome {
         let Some(d) = self.deployments.get(&key) else { return Ok(None) };
         let sets = self.replica_sets_of(&d, &key).await?;
-        let pods = if util::rolling(&d) {
+        let pods = if util::rolling(&d) && beyond::max_failures(&d).is_none() {
             Default::default()
         } else {
             sets.iter().map(|rs| (uid(&**rs).to_owned(), self.pods.by_index(BY_CONTROLLER, uid(&**rs)))).collect()

@@ -10,10 +10,11 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::beyond;
+use super::canary;
 use super::scale;
 use super::status;
 use super::util::*;
-use crate::common::{Event, Selector, annotation, deleting, hash, name, namespace, owner_ref, pod, uid};
+use crate::common::{Event, Selector, annotation, deleting, hash, name, namespace, owner_ref, pod, sooner, uid};
 
 /// Everything that a decision about one Deployment rests on.
 pub struct Snapshot<'a> {
@@ -21,7 +22,7 @@ pub struct Snapshot<'a> {
     pub deployment: &'a Deployment,
     /// The ReplicaSets that it owns.
     pub replica_sets: Vec<Arc<ReplicaSet>>,
-    /// The pods of each of them, by uid of the ReplicaSet.
+    /// The pods of each of them, by uid of the ReplicaSet; only where they matter (no rolling update, or failures are counted).
     pub pods: HashMap<String, Vec<Arc<Pod>>>,
     /// The present.
     pub now: Timestamp,
@@ -128,7 +129,8 @@ pub fn plan(s: &Snapshot<'_>) -> Plan {
         rollback(s, &d, target, &mut plan);
         return plan;
     }
-    if let Some((changed, event)) = beyond::roll_back(&d, &s.replica_sets) {
+    let pods = |rs: &ReplicaSet| s.pods.get(uid(rs)).into_iter().flatten().map(|p| &**p).collect();
+    if let Some((changed, event)) = beyond::roll_back(&d, &s.replica_sets, pods) {
         plan.events.push(event);
         plan.rollback = Some(changed);
         return plan;
@@ -161,12 +163,18 @@ fn scaling(s: &Snapshot<'_>, d: &Deployment) -> bool {
 
 fn roll(s: &Snapshot<'_>, d: &mut Deployment, mut draft: Draft, plan: &mut Plan) {
     sync_revision(d, &mut draft, plan, s.now);
+    let old = sum(draft.old().iter().map(|i| draft.rs(*i)), rs_replicas);
+    let canary = draft.new.map(|n| canary::decide(d, draft.rs(n), old, s.now)).unwrap_or_default();
+    status::hold_condition(d, canary.holding.as_deref(), s.now);
     if draft.new.is_none() {
         plan.create = Some(new_replica_set(d, &draft));
-    } else if !scale::roll(d, &mut draft) && complete(d, &d.status.clone().unwrap_or_default()) {
+    } else if !scale::roll(d, &mut draft, canary.cap) && complete(d, &d.status.clone().unwrap_or_default()) {
         clean_up(d, &draft, s, plan);
     }
+    plan.annotations.extend(canary.annotations);
+    plan.events.extend(canary.events);
     finish(s, d, &draft, plan, true);
+    plan.again = sooner(plan.again, canary.again);
 }
 
 fn recreate(s: &Snapshot<'_>, d: &mut Deployment, mut draft: Draft, plan: &mut Plan) {
@@ -246,6 +254,10 @@ fn new_replica_set(d: &Deployment, draft: &Draft) -> ReplicaSet {
         }),
         status: None,
     };
+    let old = sum(all.iter().copied(), rs_replicas);
+    if let (Some(cap), Some(spec)) = (canary::first_cap(d, old), &mut rs.spec) {
+        spec.replicas = spec.replicas.map(|n| n.min(cap));
+    }
     let next = all.iter().map(|rs| revision_of(*rs)).max().unwrap_or(0) + 1;
     annotate(d, &mut rs, next, false);
     rs

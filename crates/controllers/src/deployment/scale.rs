@@ -107,12 +107,13 @@ fn scale_proportionally(d: &Deployment, draft: &mut Draft, mut active: Vec<usize
     }
 }
 
-/// One step of a rolling update: first up, else down; returns whether something was resized.
-pub fn roll(d: &Deployment, draft: &mut Draft) -> bool {
-    roll_up(d, draft) || roll_down(d, draft)
+/// One step of a rolling update: first up, else down; returns whether something was resized. With a cap the newest ReplicaSet stays
+/// that small, and the others keep the rest.
+pub fn roll(d: &Deployment, draft: &mut Draft, cap: Option<i32>) -> bool {
+    roll_up(d, draft, cap) || roll_down(d, draft, cap)
 }
 
-fn roll_up(d: &Deployment, draft: &mut Draft) -> bool {
+fn roll_up(d: &Deployment, draft: &mut Draft, cap: Option<i32>) -> bool {
     let Some(new) = draft.new else { return false };
     let current = rs_replicas(draft.rs(new));
     if current == replicas(d) {
@@ -123,10 +124,10 @@ fn roll_up(d: &Deployment, draft: &mut Draft) -> bool {
     } else {
         new_rs_size(d, &draft.indices().map(|i| draft.rs(i)).collect::<Vec<_>>(), current)
     };
-    draft.resize(d, new, size)
+    draft.resize(d, new, cap.map_or(size, |c| size.min(c)))
 }
 
-fn roll_down(d: &Deployment, draft: &mut Draft) -> bool {
+fn roll_down(d: &Deployment, draft: &mut Draft, cap: Option<i32>) -> bool {
     let mut old = draft.active_old();
     let old_total: i32 = old.iter().map(|i| rs_replicas(draft.rs(*i))).sum();
     if old_total == 0 {
@@ -136,12 +137,13 @@ fn roll_down(d: &Deployment, draft: &mut Draft) -> bool {
     let (new_total, new_available) =
         draft.new.map_or((0, 0), |n| (rs_replicas(draft.rs(n)), rs_available(draft.rs(n))));
     let min_available = replicas(d) - max_unavailable(d);
-    let budget = old_total + new_total - min_available - (new_total - new_available);
+    let may_go = cap.map_or(old_total, |c| old_total - (replicas(d) - c));
+    let budget = (old_total + new_total - min_available - (new_total - new_available)).min(may_go);
     if budget <= 0 {
         return false;
     }
     let unhealthy = remove_unhealthy(d, draft, &old, budget);
-    let healthy = remove_healthy(d, draft, &old, min_available);
+    let healthy = remove_healthy(d, draft, &old, min_available, may_go - unhealthy);
     unhealthy + healthy > 0
 }
 
@@ -163,9 +165,9 @@ fn remove_unhealthy(d: &Deployment, draft: &mut Draft, old: &[usize], budget: i3
     removed
 }
 
-fn remove_healthy(d: &Deployment, draft: &mut Draft, old: &[usize], min_available: i32) -> i32 {
+fn remove_healthy(d: &Deployment, draft: &mut Draft, old: &[usize], min_available: i32, may_go: i32) -> i32 {
     let available: i32 = old.iter().copied().chain(draft.new).map(|i| rs_available(draft.rs(i))).sum();
-    let budget = available - min_available;
+    let budget = (available - min_available).min(may_go);
     let mut removed = 0;
     for i in old {
         if removed >= budget {

@@ -33,9 +33,31 @@ pub fn pause_condition(d: &mut Deployment, now: Timestamp) {
     set_condition(d.status.get_or_insert_default(), c);
 }
 
+/// The reason of a rollout that a canary step holds.
+const CANARY_HOLDS: &str = "CanaryPaused";
+
+/// Marks that a canary step holds the rollout, and that it goes on: what is held on purpose does not count towards the deadline.
+pub fn hold_condition(d: &mut Deployment, holding: Option<&str>, now: Timestamp) {
+    if !has_deadline(d) {
+        return;
+    }
+    let status = d.status.clone().unwrap_or_default();
+    let held = condition(&status, PROGRESSING).filter(|c| c.reason.as_deref() == Some(CANARY_HOLDS));
+    let new = match (holding, held) {
+        (Some(why), held) if held.and_then(|c| c.message.as_deref()) != Some(why) => {
+            // The next step's words replace the last one's, though nothing else differs.
+            remove_condition(d.status.get_or_insert_default(), PROGRESSING);
+            new_condition(PROGRESSING, "Unknown", CANARY_HOLDS, why.to_owned(), now)
+        }
+        (None, Some(_)) => new_condition(PROGRESSING, "Unknown", "CanaryResumed", "The canary goes on".to_owned(), now),
+        _ => return,
+    };
+    set_condition(d.status.get_or_insert_default(), new);
+}
+
 /// Starts the Progressing condition when a ReplicaSet of the template is there and no such condition yet.
 pub fn found_new(d: &mut Deployment, rs: &str, now: Timestamp) {
-    let (asked, deadline) = (super::beyond::asked(d), has_deadline(d));
+    let (asked, deadline) = (super::beyond::remembers(d), has_deadline(d));
     let status = d.status.get_or_insert_default();
     let standing = condition(status, PROGRESSING);
     // When the status could not be written after its ReplicaSet was made, the condition still speaks of the rollout before, which has no
@@ -125,7 +147,8 @@ fn progress(d: &Deployment, new: Option<&ReplicaSet>, status: &mut DeploymentSta
     let current = condition(&old, PROGRESSING);
     let finished = status.replicas == status.updated_replicas
         && current.is_some_and(|c| c.reason.as_deref() == Some(NEW_RS_AVAILABLE));
-    if finished {
+    let held = current.is_some_and(|c| c.reason.as_deref() == Some(CANARY_HOLDS)) && !complete(d, status);
+    if finished || held {
         return;
     }
     let what = match new {
@@ -182,7 +205,7 @@ pub fn deadline_in(d: &Deployment, status: &DeploymentStatus, now: Timestamp) ->
     if !has_deadline(d)
         || paused
         || complete(d, status)
-        || matches!(c.reason.as_deref(), Some(TIMED_OUT | NEW_RS_AVAILABLE))
+        || matches!(c.reason.as_deref(), Some(TIMED_OUT | NEW_RS_AVAILABLE | CANARY_HOLDS))
     {
         return None;
     }

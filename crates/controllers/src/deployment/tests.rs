@@ -335,3 +335,101 @@ fn rollback_by_annotation() {
     assert!(same_template(&back.spec.unwrap().template, &template("v1")));
     assert!(!back.metadata.annotations.unwrap().contains_key(ROLLBACK_TO));
 }
+
+fn annotated(mut d: Deployment, with: &[(&str, &str)]) -> Deployment {
+    d.metadata.annotations = Some(with.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect());
+    d
+}
+
+/// (old, new) sizes: the new one is that of the present template.
+fn sizes(w: &World) -> (i32, i32) {
+    let new = |rs: &&ReplicaSet| {
+        same_template(rs.spec.as_ref().unwrap().template.as_ref().unwrap(), &w.d.spec.as_ref().unwrap().template)
+    };
+    let n = w.sets.iter().filter(new).map(rs_replicas).sum();
+    (w.total() - n, n)
+}
+
+#[test]
+fn a_canary_goes_step_by_step() {
+    for (surge, unavailable, least) in [("25%", "25%", 8), ("0", "1", 9), ("1", "0", 10)] {
+        let mut w =
+            World::new(annotated(deployment(10, surge, unavailable), &[("caravel.dev/canary-steps", "10%:5m,50%")]));
+        w.settle(|_| ());
+        assert_eq!(sizes(&w), (0, 10), "the first rollout has nothing to be compared with");
+        w.set_image("v2");
+        let check = |w: &World| assert!(w.available() >= least, "{} of {least}", w.available());
+        w.settle(check);
+        assert_eq!((sizes(&w), w.reason("Progressing").as_str()), ((9, 1), "Unknown CanaryPaused"));
+        assert_eq!(w.plan().again.map(|a| a.as_secs() <= 300), Some(true));
+        // The deadline of ten minutes does not pass while it stands on purpose.
+        w.clock += 302;
+        w.settle(check);
+        assert_eq!((sizes(&w), w.reason("Progressing").as_str()), ((5, 5), "Unknown CanaryPaused"));
+        w.clock += 10_000;
+        assert_eq!(w.plan(), Plan::default(), "it waits to be promoted, and writes nothing");
+        w.d.metadata.annotations.as_mut().unwrap().insert("caravel.dev/canary-promote".into(), "next".into());
+        w.settle(check);
+        assert_eq!((sizes(&w), w.reason("Progressing").as_str()), ((0, 10), "True NewReplicaSetAvailable"));
+        let left: Vec<_> = w.d.metadata.annotations.as_ref().unwrap().keys().filter(|k| k.contains("canary")).collect();
+        assert_eq!(left, ["caravel.dev/canary-steps"]);
+        assert!(w.events.iter().any(|e| e.contains("canary step 1 of 2") && e.contains("1 of 10")), "{:?}", w.events);
+    }
+}
+
+#[test]
+fn a_canary_that_is_not_ready_passes_its_deadline_and_goes_back_at_once() {
+    let asked = [("caravel.dev/canary-steps", "10%,50%"), ("caravel.dev/rollback-on-deadline", "true")];
+    let mut w = World::new(annotated(deployment(10, "1", "1"), &asked));
+    w.settle(|_| ());
+    w.broken_images.push("v2");
+    w.set_image("v2");
+    w.settle(|_| ());
+    assert_eq!(sizes(&w).1, 1);
+    w.clock += 602;
+    w.round();
+    let back = w.plan().rollback.expect("rolled back");
+    assert!(same_template(&back.spec.as_ref().unwrap().template, &template("v1")));
+    w.d = back;
+    w.d.metadata.generation = Some(w.d.metadata.generation.unwrap() + 1);
+    w.settle(|w| assert!(w.available() >= 9));
+    assert_eq!((sizes(&w), w.reason("Progressing").as_str()), ((0, 10), "True NewReplicaSetAvailable"));
+}
+
+#[test]
+fn too_many_failures_roll_back() {
+    let mut w = World::new(annotated(deployment(3, "1", "0"), &[("caravel.dev/rollback-on-failures", "2")]));
+    w.settle(|_| ());
+    w.set_image("v2");
+    w.round();
+    w.round();
+    let pod = |restarts: i32, phase: &str| -> Arc<Pod> {
+        Arc::new(
+            serde_json::from_value(serde_json::json!({"metadata": {"name": "p"}, "status": {"phase": phase,
+            "containerStatuses": [{"name": "c", "restartCount": restarts, "ready": true, "image": "", "imageID": ""}]}}))
+            .unwrap(),
+        )
+    };
+    let new = w.sets.iter().find(|rs| rs_replicas(rs) < 3).unwrap().metadata.uid.clone().unwrap();
+    let decided = |w: &World, pods: Vec<Arc<Pod>>| {
+        plan(&Snapshot {
+            deployment: &w.d,
+            replica_sets: w.sets.iter().cloned().map(Arc::new).collect(),
+            pods: [(new.clone(), pods)].into(),
+            now: at(w.clock),
+        })
+    };
+    for (pods, gives_up) in [
+        (vec![], false),
+        (vec![pod(2, "Running")], false),
+        (vec![pod(1, "Running"), pod(1, "Failed")], true),
+        (vec![pod(3, "Running")], true),
+    ] {
+        assert_eq!(decided(&w, pods.clone()).rollback.is_some(), gives_up, "{pods:?}");
+    }
+    let p = decided(&w, vec![pod(3, "Running")]);
+    assert!(p.events[0].note.contains("had 3 failures and restarts, and 2 are allowed"), "{:?}", p.events);
+    // Complete is complete: what restarts later is no matter of the rollout.
+    w.settle(|_| ());
+    assert!(decided(&w, vec![pod(9, "Running")]).rollback.is_none());
+}

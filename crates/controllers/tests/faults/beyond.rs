@@ -31,6 +31,53 @@ fn a_broken_rollout_is_rolled_back() {
     });
 }
 
+/// The world's pods of an image called `crashing` are ready, and restart again and again.
+#[test]
+fn a_canary_that_crashes_is_rolled_back() {
+    play(&Scenario {
+        controllers: &["deployment-controller", "replicaset-controller"],
+        pace: 100_000..200_000,
+        steps: &[
+            |w| {
+                let asked = json!({"caravel.dev/canary-steps": "30%:1h", "caravel.dev/rollback-on-failures": "4"});
+                drop(w.put(deployment(asked, template("v1"))));
+            },
+            |w| w.edit("apps", "deployments", "d", "d", |o| image(o, "crashing")),
+        ],
+        goal: |w| {
+            expect("pods", serving(w), [("v1", 3)])?;
+            let d = w.get("apps", "deployments", "d", "d").unwrap();
+            expect("given up", meta::annotation(d, "caravel.dev/rolled-back-from").is_some(), true)?;
+            expect("state", meta::annotation(d, "caravel.dev/canary-state"), None::<&str>)?;
+            expect("available", d["status"]["availableReplicas"].as_i64(), Some(3))
+        },
+    });
+}
+
+#[test]
+fn a_canary_is_promoted() {
+    play(&Scenario {
+        controllers: &["deployment-controller", "replicaset-controller"],
+        pace: 100_000..200_000,
+        steps: &[
+            |w| drop(w.put(deployment(json!({"caravel.dev/canary-steps": "30%:20s,60%"}), template("v1")))),
+            |w| w.edit("apps", "deployments", "d", "d", |o| image(o, "v2")),
+            |w| {
+                w.edit("apps", "deployments", "d", "d", |o| {
+                    o["metadata"]["annotations"]["caravel.dev/canary-promote"] = json!("all");
+                });
+            },
+        ],
+        goal: |w| {
+            expect("pods", serving(w), [("v2", 3)])?;
+            let d = w.get("apps", "deployments", "d", "d").unwrap();
+            let left = ["canary-state", "canary-promote"].map(|k| meta::annotation(d, &format!("caravel.dev/{k}")));
+            expect("left", left, [None::<&str>; 2])?;
+            expect("available", d["status"]["availableReplicas"].as_i64(), Some(3))
+        },
+    });
+}
+
 #[test]
 fn a_changed_config_is_rolled_out() {
     play(&Scenario {
