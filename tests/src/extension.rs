@@ -72,6 +72,22 @@ impl Extension {
         let address = addresses.iter().find(|a| a["type"] == "InternalIP").expect("the node has an address");
         let address: IpAddr = address["address"].as_str().unwrap().parse().unwrap();
         let names = vec![format!("{name}.{}.svc", ns.name), "localhost".to_owned(), address.to_string()];
+        let extension = Self::listen(address, names, answer);
+        extension.publish(ns, name);
+        extension
+    }
+
+    /// Starts one on loopback, without a Service.
+    pub fn on_loopback(answer: impl Fn(&Call) -> Reply + Send + Sync + 'static) -> Extension {
+        let address = IpAddr::from([127, 0, 0, 1]);
+        Self::listen(address, vec!["localhost".to_owned(), address.to_string()], answer)
+    }
+
+    fn listen(
+        address: IpAddr,
+        names: Vec<String>,
+        answer: impl Fn(&Call) -> Reply + Send + Sync + 'static,
+    ) -> Extension {
         let (ca, tls) = certificates(names);
         let calls = Arc::new(Mutex::new(vec![]));
         let (kept, answer): (_, Arc<Answer>) = (calls.clone(), Arc::new(answer));
@@ -80,9 +96,7 @@ impl Extension {
             let port = listener.local_addr().unwrap().port();
             (port, tokio::spawn(serve(listener, tls, kept, answer)))
         });
-        let extension = Extension { address, port, ca, calls, task };
-        extension.publish(ns, name);
-        extension
+        Extension { address, port, ca, calls, task }
     }
 
     fn publish(&self, ns: &Namespace, name: &str) {

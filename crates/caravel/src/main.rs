@@ -12,6 +12,7 @@ mod join;
 mod preflight;
 mod ready;
 mod run;
+mod scheduling;
 mod serving;
 mod status;
 mod up;

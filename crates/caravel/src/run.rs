@@ -184,6 +184,7 @@ impl Plane {
         let view = self.cluster(UserInfo::system_masters("system:kube-controller-manager"), "kube-controller-manager");
         tasks.spawn("controllers", |stop| caravel_controllers::run(view, config, stop));
         let view = self.cluster(UserInfo::system_masters("system:kube-scheduler"), "default-scheduler");
+        tokio::spawn(crate::scheduling::publish(self.admin(), scheduler.told.clone(), self.stop.clone()));
         tasks.spawn("scheduler", |stop| async move { Ok(caravel_scheduler::run(view, scheduler, stop).await?) });
         let view =
             self.cluster(UserInfo::system_masters("system:cloud-controller-manager"), "cloud-controller-manager");

@@ -12,6 +12,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
 
 use crate::config::Config;
+use crate::extend::{CallError, Extenders};
 use crate::feed::Shared;
 use crate::model::{PodInfo, PodKey};
 use crate::plugins::devices::Booking;
@@ -26,6 +27,7 @@ pub struct Applier {
     /// Events say which profile's they are.
     recorders: Arc<HashMap<Arc<str>, Recorder>>,
     pub(crate) shared: Arc<Shared>,
+    extenders: Extenders,
 }
 
 /// A failure on the way, in words.
@@ -34,6 +36,9 @@ pub enum ApplyError {
     /// The API refused.
     #[error(transparent)]
     Api(#[from] kube::Error),
+    /// The extender that binds refused, or cannot be reached.
+    #[error(transparent)]
+    Extender(#[from] CallError),
     /// Claims were not bound in time, or cannot be any more.
     #[error("binding volumes: {0}")]
     Volumes(String),
@@ -55,9 +60,9 @@ fn reference(pod: &PodInfo) -> ObjectReference {
 
 impl Applier {
     /// Acts through a cluster.
-    pub fn new(cluster: Cluster, shared: Arc<Shared>, config: &Config) -> Self {
+    pub fn new(cluster: Cluster, shared: Arc<Shared>, config: &Config, extenders: Extenders) -> Self {
         let recorders = config.profiles.iter().map(|p| (p.name.clone(), cluster.recorder(&p.name))).collect();
-        Self { cluster, recorders: Arc::new(recorders), shared }
+        Self { cluster, recorders: Arc::new(recorders), shared, extenders }
     }
 
     /// Says something about a pod (or `about` another one) as the profile of the pod that is being scheduled.
@@ -84,7 +89,10 @@ impl Applier {
         let result = async {
             self.bind_volumes(&node, &bindings, timeout).await?;
             self.book(&pod, &bookings).await?;
-            self.post_binding(&pod, &node).await
+            match self.extenders.binder(&pod) {
+                Some(extender) => Ok(extender.bind(&pod, &node).await?),
+                None => self.post_binding(&pod, &node).await,
+            }
         }
         .await;
         let volumes = || {
@@ -186,14 +194,15 @@ impl Applier {
         Ok(())
     }
 
-    /// Says in a pod's status and in an event why it is not scheduled. `nominated` is set when room is made for it.
-    pub async fn report(&self, pod: &PodInfo, message: &str, nominated: Option<&str>, news: News) {
+    /// Says in a pod's status and in an event why it is not scheduled; `reason` is `Unschedulable`, or `SchedulerError` when that
+    /// cannot be known. `nominated` is set when room is made for it.
+    pub async fn report(&self, pod: &PodInfo, reason: &str, message: &str, nominated: Option<&str>, news: News) {
         self.event(&pod.scheduler, pod, "Warning", "FailedScheduling", "Scheduling", message);
         if news == News::Same && nominated.is_none() {
             return;
         }
         let mut condition = json!({
-            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message, "lastProbeTime": null,
+            "type": "PodScheduled", "status": "False", "reason": reason, "message": message, "lastProbeTime": null,
         });
         if news == News::First {
             // Later ones leave the time of the transition as it is: only the message changes.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::extend::ExtenderConfig;
 use crate::model::{NodeRule, NodeTerm};
 use crate::plugins::PluginSet;
 use crate::plugins::fit::Scoring;
@@ -125,10 +126,20 @@ pub struct Config {
     pub backoff: (f64, f64),
     /// How many bindings may be under way at once.
     pub parallel_binds: usize,
+    /// HTTP services that have a say.
+    pub extenders: Vec<ExtenderConfig>,
+    /// The file that it is of, without what nobody else should know.
+    pub told: Option<String>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { profiles: vec![Profile::named("default-scheduler")], backoff: (1.0, 10.0), parallel_binds: 64 }
+        Self {
+            profiles: vec![Profile::named("default-scheduler")],
+            backoff: (1.0, 10.0),
+            parallel_binds: 64,
+            extenders: Vec::new(),
+            told: None,
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! One decision: filters over the nodes until enough will do, scores over those, the best wins.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::{Profile, Rules};
@@ -47,6 +48,8 @@ pub struct Failure {
     pub outside: usize,
     /// Who objected.
     pub plugins: PluginSet,
+    /// What extenders said of the nodes that they are against.
+    pub said: BTreeMap<NodeId, String>,
 }
 
 /// The outcome of a decision.
@@ -219,24 +222,76 @@ fn enough(profile: &Profile, nodes: usize) -> usize {
     if percent >= 100 { nodes } else { (nodes * percent / 100).max(MIN_FEASIBLE) }
 }
 
+/// What a search over the nodes found.
+#[derive(Debug)]
+pub struct Found {
+    prepared: Prepared,
+    /// The nodes that will do; one at least.
+    pub feasible: Vec<NodeId>,
+    /// Why the others will not.
+    pub failure: Failure,
+    evaluated: usize,
+    /// Room was made for the pod on the one node, and no other was looked at.
+    pub nominated: bool,
+}
+
 /// Decides where a pod goes. Leaves the state as it was.
 pub fn decide(state: &mut State, profile: &Profile, pod: &PodInfo, turn: &mut Turn) -> Decision {
+    let found = match search(state, profile, pod, turn, true) {
+        Ok(found) => found,
+        Err(failure) => return Decision::Nowhere(failure),
+    };
+    let Found { prepared, feasible, evaluated, .. } = &found;
+    if let [only] = feasible[..] {
+        return chosen(state, prepared, only, *evaluated, 1);
+    }
+    let scores = score(state, profile, prepared, pod, feasible);
+    let best = best(&scores, turn);
+    chosen(state, prepared, feasible[best], *evaluated, feasible.len())
+}
+
+/// The decision for one node, if it will do.
+pub fn on_node(state: &mut State, profile: &Profile, pod: &PodInfo, id: NodeId) -> Option<Decision> {
+    let prepared = prepare(state, profile, pod).ok()?;
+    filter_nominated(state, profile, &prepared, pod, id).ok()?;
+    Some(chosen(state, &prepared, id, 1, 1))
+}
+
+/// Looks for nodes that will do, until there are enough. `nominated` is whether one where room was made for the pod comes first.
+///
+/// # Errors
+/// Why there is none.
+pub fn search(
+    state: &mut State,
+    profile: &Profile,
+    pod: &PodInfo,
+    turn: &mut Turn,
+    nominated: bool,
+) -> Result<Found, Failure> {
     state.terms.sweep();
     let nodes = state.order().len();
-    let mut failure = Failure { nodes, general: None, rejects: Vec::new(), outside: 0, plugins: PluginSet::default() };
+    let mut failure = Failure {
+        nodes,
+        general: None,
+        rejects: Vec::new(),
+        outside: 0,
+        plugins: PluginSet::default(),
+        said: BTreeMap::new(),
+    };
     let prepared = match prepare(state, profile, pod) {
         Ok(prepared) => prepared,
         Err((plugin, reason)) => {
             failure.plugins.insert(plugin);
             failure.general = Some((plugin, reason));
-            return Decision::Nowhere(failure);
+            return Err(failure);
         }
     };
     // Room was made for it somewhere: that comes first.
-    if let Some(id) = pod.nominated.as_deref().and_then(|name| state.find(name))
+    if nominated
+        && let Some(id) = pod.nominated.as_deref().and_then(|name| state.find(name))
         && filter_nominated(state, profile, &prepared, pod, id).is_ok()
     {
-        return chosen(state, &prepared, id, 1, 1);
+        return Ok(Found { prepared, feasible: vec![id], failure, evaluated: 1, nominated: true });
     }
     let mut feasible = Vec::new();
     let mut evaluated = 0;
@@ -267,7 +322,7 @@ pub fn decide(state: &mut State, profile: &Profile, pod: &PodInfo, turn: &mut Tu
         }
         if let Some(reason) = prepared.devices.broken() {
             failure.general = Some((Plugin::DynamicResources, reason));
-            return Decision::Nowhere(failure);
+            return Err(failure);
         }
     }
     if prepared.only.is_none() {
@@ -276,15 +331,10 @@ pub fn decide(state: &mut State, profile: &Profile, pod: &PodInfo, turn: &mut Tu
         failure.outside = nodes.saturating_sub(count);
         failure.plugins.insert(Plugin::NodeAffinity);
     }
-    match feasible[..] {
-        [] => Decision::Nowhere(failure),
-        [only] => chosen(state, &prepared, only, evaluated, 1),
-        _ => {
-            let scores = score(state, profile, &prepared, pod, &feasible);
-            let best = best(&scores, turn);
-            chosen(state, &prepared, feasible[best], evaluated, feasible.len())
-        }
+    if feasible.is_empty() {
+        return Err(failure);
     }
+    Ok(Found { prepared, feasible, failure, evaluated, nominated: false })
 }
 
 fn chosen(state: &State, prepared: &Prepared, node: NodeId, evaluated: usize, feasible: usize) -> Decision {
@@ -338,7 +388,7 @@ pub fn score(state: &mut State, profile: &Profile, prepared: &Prepared, pod: &Po
 }
 
 /// The place of the highest score; among equals each with the same probability.
-fn best(scores: &[i64], turn: &mut Turn) -> usize {
+pub(crate) fn best(scores: &[i64], turn: &mut Turn) -> usize {
     let (mut at, mut ties) = (0, 1);
     for (i, score) in scores.iter().enumerate().skip(1) {
         if *score > scores[at] {

@@ -8,7 +8,7 @@ use k8s_openapi::api::storage::v1 as storage;
 use kube::api::ListParams;
 use kube::{Api, Client};
 
-use crate::config::Profile;
+use crate::config::{Config, Profile};
 use crate::core::Core;
 use crate::decide::{Decision, Prepared, Turn, decide, objections, prepare};
 use crate::devices::claim as device_claim;
@@ -79,6 +79,20 @@ pub fn explain(state: &mut State, profile: Option<&Profile>, pod: &PodInfo) -> E
     };
     by_node(state, &prepared, pod, &mut out);
     out
+}
+
+/// Where nothing of the scheduler's own is against a pod an extender may be: what was said last stands then.
+fn with_extenders(out: &mut Explanation, config: &Config, pod: &core::Pod, info: &PodInfo) {
+    let urls: Vec<&str> = config.extenders.iter().filter(|e| e.concerns(info)).map(|e| e.url.as_str()).collect();
+    if urls.is_empty() || info.node.is_some() || !info.gates.is_empty() || !out.reasons.is_empty() {
+        return;
+    }
+    let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    let said = conditions.filter(|c| c.type_ == "PodScheduled" && c.status == "False").find_map(|c| c.message.clone());
+    if let Some(said) = said {
+        out.summary = said;
+        out.mends.push(format!("extenders have a say in it: see what {} holds against it", urls.join(" and ")));
+    }
 }
 
 /// How far a node is from fitting: hopeless rejections, all rejections, what is short.
@@ -255,7 +269,7 @@ fn general_mend(reason: &str) -> String {
 /// What the API answers, e.g. that there is no such pod.
 pub async fn explain_pod(
     client: Client,
-    profiles: &[Profile],
+    config: &Config,
     namespace: &str,
     name: &str,
 ) -> Result<Explanation, kube::Error> {
@@ -302,8 +316,10 @@ pub async fn explain_pod(
         }
     }
     let info = PodInfo::new(&pod);
-    let profile = profiles.iter().find(|p| p.name == info.scheduler);
-    Ok(explain(&mut state, profile, &info))
+    let profile = config.profiles.iter().find(|p| p.name == info.scheduler);
+    let mut out = explain(&mut state, profile, &info);
+    with_extenders(&mut out, config, &pod, &info);
+    Ok(out)
 }
 
 #[cfg(test)]

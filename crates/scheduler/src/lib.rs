@@ -13,8 +13,7 @@
 //! runs beside it. What makes it quick: strings are symbols ([`sym`]), and what affinity and spreading count is kept up with every pod
 //! that comes or goes ([`state::Terms`]) instead of being counted for each pod.
 //!
-//! Not here: storage capacity tracking, extenders (a configuration file that names some is refused), and of dynamic resource allocation
-//! what [`devices`] names.
+//! Not here: storage capacity tracking, and of dynamic resource allocation what [`devices`] names.
 
 mod apply;
 mod book;
@@ -23,6 +22,7 @@ pub mod core;
 pub mod decide;
 pub mod devices;
 pub mod explain;
+pub mod extend;
 mod feed;
 pub mod file;
 pub mod hints;

@@ -48,6 +48,10 @@ pub fn reasons(state: &State, pod: &PodInfo, node: NodeId, reject: Reject) -> Ve
 pub fn histogram(state: &State, pod: &PodInfo, failure: &Failure) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for (node, reject) in &failure.rejects {
+        if let Some(said) = failure.said.get(node).filter(|_| reject.plugin == Plugin::Extender) {
+            *counts.entry(said.clone()).or_default() += 1;
+            continue;
+        }
         for reason in reasons(state, pod, *node, *reject) {
             *counts.entry(reason).or_default() += 1;
         }

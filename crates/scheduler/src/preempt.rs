@@ -41,18 +41,46 @@ fn importance(pod: &PodInfo) -> (Reverse<i32>, i64) {
     (Reverse(pod.priority), pod.started)
 }
 
+/// How many nodes are no candidates, by the reason.
+pub type Counts = BTreeMap<String, usize>;
+
 /// Looks for room to be made. Leaves the state as it was.
 pub fn preempt(state: &mut State, profile: &Profile, pod: &PodInfo, failure: &Failure, turn: &mut Turn) -> Outcome {
+    match candidates(state, profile, pod, failure, turn) {
+        Ok((candidates, counts)) => choose(failure, candidates, &counts),
+        Err(outcome) => outcome,
+    }
+}
+
+/// The candidate where making room hurts least.
+pub fn choose(failure: &Failure, candidates: Vec<Candidate>, counts: &Counts) -> Outcome {
+    match candidates.into_iter().min_by_key(cost) {
+        Some(best) => Outcome::Make(best),
+        None => Outcome::Nothing(unavailable(failure.nodes, None, counts)),
+    }
+}
+
+/// All room that could be made, and how many nodes are no candidates for which reason. Leaves the state as it was.
+///
+/// # Errors
+/// The outcome, when the pod makes no room anywhere.
+pub fn candidates(
+    state: &mut State,
+    profile: &Profile,
+    pod: &PodInfo,
+    failure: &Failure,
+    turn: &mut Turn,
+) -> Result<(Vec<Candidate>, Counts), Outcome> {
     if !profile.preemption.enabled {
-        return Outcome::Off;
+        return Err(Outcome::Off);
     }
     if pod.never_preempts {
-        return Outcome::Nothing("not eligible due to preemptionPolicy=Never.".to_owned());
+        return Err(Outcome::Nothing("not eligible due to preemptionPolicy=Never.".to_owned()));
     }
     if waits_for_victims(state, pod, failure) {
-        return Outcome::Nothing("not eligible due to a terminating pod on the nominated node.".to_owned());
+        return Err(Outcome::Nothing("not eligible due to a terminating pod on the nominated node.".to_owned()));
     }
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut counts = Counts::new();
     let mut helpful: Vec<NodeId> = Vec::new();
     if failure.general.is_none() {
         helpful.extend(failure.rejects.iter().filter(|(_, r)| !r.hopeless).map(|(id, _)| *id));
@@ -75,10 +103,7 @@ pub fn preempt(state: &mut State, profile: &Profile, pod: &PodInfo, failure: &Fa
             break;
         }
     }
-    match candidates.into_iter().min_by_key(cost) {
-        Some(best) => Outcome::Make(best),
-        None => Outcome::Nothing(unavailable(failure.nodes, None, &counts)),
-    }
+    Ok((candidates, counts))
 }
 
 /// Whether room is being made for the pod already: its victims are on their way out.

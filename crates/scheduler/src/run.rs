@@ -13,6 +13,7 @@ use crate::apply::Applier;
 use crate::config::Config;
 use crate::core::Core;
 use crate::decide::{Decision, Failure, Turn, decide};
+use crate::extend::{Extenders, Objects, decide_with, preempt_with};
 use crate::feed::{Shared, start};
 use crate::message::message;
 use crate::model::PodInfo;
@@ -55,13 +56,17 @@ fn check(config: &Config) -> Result<(), Error> {
 /// A configuration that makes no sense, or a thread that cannot be had.
 pub async fn run(cluster: Cluster, config: Config, stop: CancellationToken) -> Result<(), Error> {
     check(&config)?;
+    let extenders = Extenders::new(&config.extenders).map_err(Error::Config)?;
     let shared = Arc::new(Shared::new(Core::new(&config)));
     tokio::select! {
         () = start(&cluster, &shared) => {}
         () = stop.cancelled() => return Ok(()),
     }
+    let objects = Objects { pods: cluster.informer(), nodes: cluster.informer(), runtime: Handle::current() };
     let hands = Hands {
-        applier: Applier::new(cluster, shared.clone(), &config),
+        applier: Applier::new(cluster, shared.clone(), &config, extenders.clone()),
+        extenders,
+        objects,
         permits: Arc::new(Semaphore::new(config.parallel_binds.max(1))),
         runtime: Handle::current(),
         stop: stop.clone(),
@@ -83,6 +88,8 @@ pub async fn run(cluster: Cluster, config: Config, stop: CancellationToken) -> R
 
 struct Hands {
     applier: Applier,
+    extenders: Extenders,
+    objects: Objects,
     permits: Arc<Semaphore>,
     runtime: Handle,
     stop: CancellationToken,
@@ -129,12 +136,28 @@ fn decide_all(shared: &Shared, hands: &Hands) {
     }
 }
 
-fn one(core: &mut Core, hands: &Hands, pod: Arc<PodInfo>, permit: OwnedSemaphorePermit, turn: &mut Turn) {
+fn one(
+    core: &mut MutexGuard<'_, Core>,
+    hands: &Hands,
+    pod: Arc<PodInfo>,
+    permit: OwnedSemaphorePermit,
+    turn: &mut Turn,
+) {
     let Some(profile) = core.profile(&pod) else {
         core.queue.remove(&pod.key);
         return;
     };
-    match decide(&mut core.state, &profile, &pod, turn) {
+    let decision = if hands.extenders.decide_on(&pod) {
+        match decide_with(core, &hands.extenders, &hands.objects, &profile, &pod, turn) {
+            // Meanwhile the pod may have gone, or another of its name have come.
+            _ if core.queue.get(&pod.key).is_none_or(|e| e.pod.uid != pod.uid) => return,
+            Ok(decision) => decision,
+            Err(error) => return failed(core, hands, pod, permit, error),
+        }
+    } else {
+        decide(&mut core.state, &profile, &pod, turn)
+    };
+    match decision {
         Decision::Node { node, bindings, bookings, .. } => {
             core.state.assume(pod.clone(), node);
             for binding in &bindings {
@@ -155,10 +178,25 @@ fn one(core: &mut Core, hands: &Hands, pod: Arc<PodInfo>, permit: OwnedSemaphore
             });
         }
         Decision::Nowhere(failure) => {
-            let outcome = preempt(&mut core.state, &profile, &pod, &failure, turn);
+            let outcome = if hands.extenders.preempt_for(&pod) {
+                preempt_with(core, &hands.extenders, &hands.objects, &profile, &pod, &failure, turn)
+            } else {
+                preempt(&mut core.state, &profile, &pod, &failure, turn)
+            };
             nowhere(core, hands, pod, permit, &failure, outcome);
         }
     }
+}
+
+/// An extender failed that may not be passed over: the pod is tried again after its back-off.
+fn failed(core: &mut Core, hands: &Hands, pod: Arc<PodInfo>, permit: OwnedSemaphorePermit, error: String) {
+    let new = core.queue.report(&pod.key, &error);
+    core.queue.retry(&pod.key, Instant::now());
+    let applier = hands.applier.clone();
+    hands.runtime.spawn(async move {
+        applier.report(&pod, "SchedulerError", &error, None, new).await;
+        drop(permit);
+    });
 }
 
 fn nowhere(
@@ -182,7 +220,7 @@ fn nowhere(
             let new = core.queue.report(&pod.key, &text);
             core.queue.unschedulable(&pod.key, failure.plugins, now);
             hands.runtime.spawn(async move {
-                applier.report(&pod, &text, None, new).await;
+                applier.report(&pod, "Unschedulable", &text, None, new).await;
                 drop(permit);
             });
         }
@@ -204,7 +242,7 @@ fn nowhere(
             core.queue.unschedulable(&pod.key, failure.plugins, now);
             hands.runtime.spawn(async move {
                 applier.make_room(&pod, &node, &candidate.victims, &lesser).await;
-                applier.report(&pod, &text, Some(&node), new).await;
+                applier.report(&pod, "Unschedulable", &text, Some(&node), new).await;
                 drop(permit);
             });
         }

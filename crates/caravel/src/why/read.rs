@@ -3,7 +3,7 @@
 use super::finding::Finding;
 use super::world::{Subject, World};
 use anyhow::{Context, Result};
-use caravel_scheduler::Profile;
+use caravel_scheduler::Config;
 use caravel_scheduler::explain::{Explanation, explain_pod};
 use kube::Client;
 use serde_json::Value;
@@ -52,10 +52,22 @@ pub async fn ask_scheduler(client: &Client, chain: &mut Finding) -> Result<()> {
     let mut pods = Vec::new();
     chain.each(&mut |link| pods.extend(link.ask.clone()));
     pods.dedup();
+    if pods.is_empty() {
+        return Ok(());
+    }
+    let (config, unsure) = match crate::scheduling::read(client).await {
+        Ok(config) => (config, None),
+        Err(error) => (
+            Config::default(),
+            Some(format!("(explained by the default profile, for the cluster's cannot be had: {error:#})")),
+        ),
+    };
     for (namespace, name) in pods.into_iter().take(ASKED) {
-        let profiles = [Profile::named("default-scheduler")];
-        let explanation = match explain_pod(client.clone(), &profiles, &namespace, &name).await {
-            Ok(explanation) => explanation,
+        let explanation = match explain_pod(client.clone(), &config, &namespace, &name).await {
+            Ok(mut explanation) => {
+                explanation.mends.extend(unsure.clone());
+                explanation
+            }
             // It went meanwhile, or who asks may not see all that the scheduler sees: the Pod's own condition stands.
             Err(error) => Explanation {
                 mends: vec![format!("(the scheduler's view cannot be had: {error})")],

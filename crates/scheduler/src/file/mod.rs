@@ -1,10 +1,12 @@
 //! The configuration file: `KubeSchedulerConfiguration` of `kubescheduler.config.k8s.io/v1`, read strictly.
 //!
-//! What this scheduler does not have (extenders, plug-ins from outside, dynamic resource allocation) is refused, never passed over: a
-//! file that is accepted does what it says.
+//! What this scheduler does not have (plug-ins from outside) is refused, never passed over: a file that is accepted does what it says.
 
 mod args;
+mod extenders;
 mod plugins;
+
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -51,7 +53,7 @@ struct File {
     #[serde(default)]
     profiles: Vec<FileProfile>,
     #[serde(default)]
-    extenders: Vec<Value>,
+    extenders: Vec<extenders::FileExtender>,
 }
 
 #[derive(Deserialize, Default)]
@@ -103,10 +105,31 @@ pub fn parse(text: &str) -> Result<Config, FileError> {
         }
         config.profiles.push(profile);
     }
+    config.told = Some(told(text)?);
+    let (extenders, ignored) = extenders::read(&file.extenders)?;
+    config.extenders = extenders;
     for profile in &mut config.profiles {
         profile.percentage_of_nodes = profile.percentage_of_nodes.or(percent);
+        if !ignored.is_empty() {
+            Arc::make_mut(&mut profile.rules).ignored.extend(ignored.iter().cloned());
+        }
     }
     Ok(config)
+}
+
+/// A file's text without the keys and certificates of extenders, and without what belongs to machines (`clientConnection`).
+fn told(text: &str) -> Result<String, FileError> {
+    let fail = |e: serde_yaml::Error| FileError::Syntax(e.to_string());
+    let mut whole: Value = serde_yaml::from_str(text).map_err(fail)?;
+    if let Some(fields) = whole.as_object_mut() {
+        fields.remove("clientConnection");
+    }
+    for extender in whole.get_mut("extenders").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(fields) = extender.as_object_mut() {
+            fields.remove("tlsConfig");
+        }
+    }
+    serde_yaml::to_string(&whole).map_err(fail)
 }
 
 impl File {
@@ -122,9 +145,6 @@ impl File {
         }
         if let Some(n) = self.parallelism.filter(|n| *n <= 0) {
             return wrong("parallelism", format!("{n} is not greater than 0"));
-        }
-        if !self.extenders.is_empty() {
-            return wrong("extenders", "extenders are not supported by this scheduler; leave the list empty");
         }
         // What belongs to a scheduler that is a process of its own: here it is part of the program.
         let election = self.leader_election.as_ref().is_some_and(|e| !e.is_object());

@@ -70,7 +70,7 @@ fn what_is_wrong_is_named_with_what_is_right() {
         (parse(&file("podInitialBackoffSeconds: 0")), "podInitialBackoffSeconds: 0 is not greater than 0"),
         (parse(&file("podInitialBackoffSeconds: 20")), "podMaxBackoffSeconds: 10 is less than"),
         (parse(&file("parallelism: 0")), "parallelism"),
-        (parse(&file("extenders: [{urlPrefix: 'http://x'}]")), "extenders are not supported"),
+        (parse(&file("extenders: [{urlPrefix: 'x'}]")), "extenders[0].urlPrefix"),
         (parse(&file("clientConnection: {kubeconfig: /etc/x}")), "needs none"),
         (
             plugin("filter: {disabled: [{name: NodeAfinity}]}"),
@@ -266,4 +266,20 @@ fn without_preemption_nobody_goes() {
     };
     assert!(run(&Config::default()));
     assert!(!run(&with("plugins: {postFilter: {disabled: [{name: DefaultPreemption}]}}").unwrap()));
+}
+
+#[test]
+fn what_is_told_says_the_same_without_secrets() {
+    let text = file(
+        "profiles: [{schedulerName: a, percentageOfNodesToScore: 7}]\nclientConnection: {qps: 3}\nextenders:\n- {urlPrefix: 'https://x', filterVerb: f, \
+         tlsConfig: {certData: YQ==, keyData: c2VjcmV0}, managedResources: [{name: a/b, ignoredByScheduler: true}]}",
+    );
+    let config = parse(&text).unwrap();
+    let told = config.told.unwrap();
+    assert!(!told.contains("c2VjcmV0") && !told.contains("qps"), "{told}");
+    let again = parse(&told).unwrap();
+    assert_eq!(again.told.as_deref(), Some(told.as_str()));
+    assert_eq!((&*again.profiles[0].name, again.profiles[0].percentage_of_nodes), ("a", Some(7)));
+    assert!(again.profiles[0].rules.ignores("a/b"));
+    assert_eq!(again.extenders[0].filter.as_deref(), Some("f"));
 }

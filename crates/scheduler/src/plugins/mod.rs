@@ -49,6 +49,8 @@ pub enum Plugin {
     NodeResourcesBalancedAllocation,
     /// Images that are there already.
     ImageLocality,
+    /// No plug-in, but an HTTP service outside.
+    Extender,
 }
 
 impl Plugin {
@@ -71,6 +73,7 @@ impl Plugin {
             Self::DynamicResources => "DynamicResources",
             Self::NodeResourcesBalancedAllocation => "NodeResourcesBalancedAllocation",
             Self::ImageLocality => "ImageLocality",
+            Self::Extender => "Extender",
         }
     }
 }
