@@ -1,10 +1,10 @@
-//! CronJobs over the wire. A time that was missed is made up for at once, so no test waits for a minute to pass: each moves the time of
-//! the last run back.
+//! CronJobs over the wire. One test lets two real minutes pass; in the others a time that was missed is made up for at once, as each
+//! moves the time of the last run back.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use caravel_tests::{Namespace, Objects, name_of, rfc3339_ago};
 use serde_json::{Value, json};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 fn cron(name: &str, script: &str, spec: Value) -> Value {
     let mut cron = json!({
@@ -71,6 +71,62 @@ impl World {
         self.crons.merge("cron", &json!({"spec": {"suspend": false}}));
         job
     }
+}
+
+/// Two minutes by the clock: one CronJob of each policy, and one that is suspended, side by side.
+#[test]
+fn two_real_minutes() {
+    let w = World::new("cjreal");
+    for (name, extra) in [
+        ("allow", json!({"concurrencyPolicy": "Allow"})),
+        ("forbid", json!({"concurrencyPolicy": "Forbid"})),
+        ("replace", json!({"concurrencyPolicy": "Replace"})),
+        ("suspended", json!({"suspend": true})),
+    ] {
+        w.crons.create(&cron(name, "exec sleep 3600", extra));
+    }
+    let names = |app: &str| -> Vec<String> {
+        let active = w.crons.get(app)["status"]["active"].as_array().cloned().unwrap_or_default();
+        active.iter().map(|a| a["name"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    // A watch waits for the minutes; each job's coming is one event. A minute is as long as the patience of the other tests.
+    let path =
+        format!("/apis/batch/v1/namespaces/{}/jobs?watch=true&labelSelector=app%3Dallow&timeoutSeconds=200", w.ns.name);
+    let jobs = w.ns.wire().watch(&path);
+    let added = || loop {
+        let event = jobs.next(Duration::from_secs(90)).expect("a job within a minute");
+        if event["type"] == "ADDED" {
+            return event["object"].clone();
+        }
+    };
+    let first = added();
+    w.jobs.until_all("app=replace", "the first to be replaced", |all| (!all.is_empty()).then_some(()));
+    w.jobs.until_all("app=forbid", "the first to wait for", |all| (!all.is_empty()).then_some(()));
+    let before = w.jobs.list("app=replace");
+    let second = added();
+    assert_ne!(name_of(&first), name_of(&second));
+    let minute = |job: &Value| -> i64 { name_of(job).rsplit('-').next().unwrap().parse().unwrap() };
+    assert_eq!(minute(&second) - minute(&first), 1, "one each minute");
+
+    // Allow: both run.
+    w.crons.until("allow", "two are active", |c| c["status"]["active"].as_array().map_or(0, Vec::len) == 2);
+    w.jobs.until_all("app=allow", "two run", |all| {
+        (all.len() == 2 && all.iter().all(|j| j["status"]["active"] == 1)).then_some(())
+    });
+    // Forbid: the second was not made, and that is told.
+    w.ns.objects("v1", "events").until_all("", "one is skipped", |all| {
+        all.iter().any(|e| e["reason"] == "JobAlreadyActive" && e["involvedObject"]["name"] == "forbid").then_some(())
+    });
+    assert_eq!((w.jobs.list("app=forbid").len(), names("forbid").len()), (1, 1));
+    // Replace: the second took the place of the first.
+    w.jobs.until_gone(name_of(&before[0]));
+    w.crons.until("replace", "the second is active", |_| {
+        let now = names("replace");
+        now.len() == 1 && now[0] != name_of(&before[0])
+    });
+    assert_eq!(w.jobs.list("app=replace").len(), 1);
+    // Suspended: nothing, all the while.
+    assert!(w.jobs.list("app=suspended").is_empty() && names("suspended").is_empty());
 }
 
 #[test]

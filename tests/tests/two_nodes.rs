@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use caravel_tests::node::Place;
-use caravel_tests::{Namespace, Net, OwnCluster};
+use caravel_tests::{Namespace, Net, Objects, OwnCluster, condition_of, name_of, sleeper};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -181,4 +181,124 @@ fn a_second_node_joins_serves_is_lost_and_returns() {
     ns.make("pods", &back);
     let back = Net::of(&ns, "back");
     assert_eq!(ns.eventually("from the returned node", || back.tcp(&ip("on-one"), 8080)), "on-one");
+}
+
+/// A cluster of two real nodes, `one` and `two`, both open to Pods.
+fn two(place: &Place) -> (OwnCluster, Namespace, caravel_tests::node::Node) {
+    let cluster = OwnCluster::up_with(&["--advertise-address", &place.here(), "--node-name", "one"]);
+    let ns = cluster.namespace("pair");
+    let endpoints = ns.must("GET", "/api/v1/namespaces/default/endpoints/kubernetes", &Value::Null);
+    let server = format!("https://{}:{}", place.here(), text(&endpoints, "/subsets/0/ports/0/port"));
+    let token = cluster.ok(&["token", "create", "--ttl", "10m"]).trim().to_owned();
+    let node = place.agent(&["--server", &server, "--node-name", "two", "--token", &token]);
+    ready(&ns, "two", "True");
+    place.build_image();
+    ns.eventually("both nodes are open to Pods", || {
+        let (_, nodes) = ns.call("GET", "/api/v1/nodes", &Value::Null);
+        let closed = |n: &&Value| n["spec"]["taints"].as_array().is_some_and(|t| !t.is_empty());
+        match nodes["items"].as_array().map(|all| (all.len(), all.iter().filter(closed).count())) {
+            Some((2, 0)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    (cluster, ns, node)
+}
+
+fn on_both(sets: &Objects) -> Value {
+    sets.until("ds", "up to date on both", |d| {
+        let s = &d["status"];
+        s["observedGeneration"] == d["metadata"]["generation"]
+            && ["desiredNumberScheduled", "numberReady", "updatedNumberScheduled", "numberAvailable"]
+                .iter()
+                .all(|f| s[*f] == 2)
+    })
+}
+
+/// An update that hangs at the first node: going back restarts the Pod there, and not the other, which never stopped.
+fn roll_back(ns: &Namespace) {
+    let (sets, pods) = (ns.objects("apps/v1", "daemonsets"), ns.objects("v1", "pods"));
+    sets.create(&json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "ds"},
+        "spec": {"selector": {"matchLabels": {"app": "ds"}}, "template": sleeper("ds"),
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}}}}));
+    on_both(&sets);
+    let before = pods.list("app=ds");
+    let places: BTreeSet<String> = before.iter().map(|p| text(p, "/spec/nodeName")).collect();
+    assert_eq!(places, BTreeSet::from(["one", "two"].map(str::to_owned)));
+    let broken = json!({"name": "c", "image": "test/no-such-image:1", "imagePullPolicy": "Never"});
+    sets.strategic("ds", &json!({"spec": {"template": {"spec": {"containers": [broken]}}}}));
+    sets.until("ds", "stuck at one of two", |d| {
+        d["status"]["observedGeneration"] == d["metadata"]["generation"]
+            && d["status"]["updatedNumberScheduled"] == 1
+            && d["status"]["numberUnavailable"] == 1
+    });
+    let spared = pods.until_all("app=ds", "one is spared", |all| {
+        let mut old = all.iter().filter(|p| before.iter().any(|b| b["metadata"]["uid"] == p["metadata"]["uid"]));
+        let one = old.next()?.clone();
+        (all.len() == 2 && old.next().is_none()).then_some(one)
+    });
+    ns.ok(&["rollout", "undo", "daemonset/ds"]);
+    on_both(&sets);
+    let now = pods.get(name_of(&spared));
+    assert_eq!(now["metadata"]["uid"], spared["metadata"]["uid"]);
+    assert_eq!(now["status"]["containerStatuses"][0]["restartCount"], 0);
+    assert_eq!(
+        now["status"]["containerStatuses"][0]["containerID"],
+        spared["status"]["containerStatuses"][0]["containerID"]
+    );
+    sets.delete("ds");
+    sets.until_gone("ds");
+}
+
+/// A Pod on node `two` that tolerates these taints, for so many seconds or for ever.
+fn tolerating(pods: &Objects, name: &str, taints: &[(&str, Option<u32>)]) {
+    let mut spec = spec(Some("two"));
+    let toleration = |(key, seconds): &(&str, Option<u32>)| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds});
+    spec["tolerations"] = taints.iter().map(toleration).collect();
+    pods.create(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}));
+    pods.until(name, "running", |p| p["status"]["phase"] == "Running");
+}
+
+/// A taint of a node evicts its Pods when their time is over, and the kubelet ends them; taken off in time it does not.
+fn taints(ns: &Namespace) {
+    let (pods, nodes) = (ns.objects("v1", "pods"), ns.cluster_objects("v1", "nodes"));
+    let taint = |key: Option<&str>| {
+        let list = key.map(|k| json!([{"key": k, "value": "yes", "effect": "NoExecute"}]));
+        nodes.merge("two", &json!({"spec": {"taints": list}}));
+    };
+    for (name, tolerated) in [("none", &[][..]), ("short", &[("evict", Some(2))]), ("long", &[("evict", Some(300))])] {
+        tolerating(&pods, name, tolerated);
+    }
+    let mut watch = pods.watch("", &pods.revision());
+    taint(Some("evict"));
+    for name in ["none", "short"] {
+        let gone = watch.until("DELETED", |p| name_of(p) == name);
+        let why = condition_of(&gone, "DisruptionTarget").expect("it says why it goes");
+        assert_eq!((text(why, "/status"), text(why, "/reason")), ("True".into(), "DeletionByTaintManager".into()));
+    }
+    let long = pods.get("long");
+    assert!(long["metadata"]["deletionTimestamp"].is_null() && long["status"]["phase"] == "Running", "{long}");
+    taint(None);
+
+    tolerating(&pods, "spared", &[("evict", Some(4)), ("later", None)]);
+    taint(Some("evict"));
+    taint(None);
+    ns.objects("v1", "events").until_all("", "the cancellation", |all| {
+        let of = |e: &&Value| e["reason"] == "TaintManagerEviction" && e["involvedObject"]["name"] == "spared";
+        all.iter().filter(of).find(|e| text(e, "/message").contains("Cancelling deletion")).cloned()
+    });
+    // Another taint is the clock: when it has evicted a Pod after five seconds, the four of the first are over.
+    tolerating(&pods, "clock", &[("later", Some(5))]);
+    taint(Some("later"));
+    watch.until("DELETED", |p| name_of(p) == "clock");
+    let spared = pods.get("spared");
+    assert!(spared["metadata"]["deletionTimestamp"].is_null() && spared["status"]["phase"] == "Running", "{spared}");
+    taint(None);
+}
+
+#[test]
+fn daemon_sets_roll_back_and_taints_evict() {
+    let place = Place::new("pair");
+    let (_cluster, ns, _node) = two(&place);
+    roll_back(&ns);
+    taints(&ns);
 }
