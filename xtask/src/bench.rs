@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// `api`, `data` (200,000 objects), `decide` (the scheduler without the API), `scheduler` (both without and with it) or
-    /// `node`; all without it
+    /// `api`, `data` (200,000 objects), `decide` (the scheduler without the API), `scheduler` (both without and with it),
+    /// `workloads` or `node`; all without it
     part: Option<String>,
 }
 
@@ -36,6 +36,9 @@ pub fn run(args: &Args) -> Result<()> {
     if wants("scheduler") {
         bench_scheduler::run()?;
         scheduler(&program)?;
+    }
+    if wants("workloads") {
+        workloads(&program)?;
     }
     if wants("node") {
         node(&program)?;
@@ -94,6 +97,15 @@ impl Plane {
         let after = usage(self.child.id())?;
         println!("  {said}\n      server: {:.2} CPU s, {} MB resident", after.cpu - before.cpu, after.resident >> 20);
         Ok(())
+    }
+
+    /// The share of a core, in percent, that the server uses in a minute with nothing to do.
+    fn rest(&self) -> Result<f64> {
+        std::thread::sleep(Duration::from_secs(20));
+        let (before, begun) = (usage(self.child.id())?, Instant::now());
+        std::thread::sleep(Duration::from_secs(60));
+        let after = usage(self.child.id())?;
+        Ok((after.cpu - before.cpu) / begun.elapsed().as_secs_f64() * 100.0)
     }
 }
 
@@ -161,6 +173,18 @@ fn scheduler(program: &Path) -> Result<()> {
         plane.load(&["nodes", "1000", "32"])?;
         plane.load(&["sched", pods, "64", kind])?;
     }
+    Ok(())
+}
+
+fn workloads(program: &Path) -> Result<()> {
+    println!("==> workloads: a Deployment scaled up, and 10,000 of them at rest");
+    Plane::start(program, &[])?.load(&["scale", "5000"])?;
+    let plane = Plane::start(program, &[])?;
+    plane.load(&["deployments", "10000", "64"])?;
+    // Settle, then look at a minute of rest; without Deployments, too, for what the server alone costs.
+    let busy = plane.rest()?;
+    let idle = Plane::start(program, &[])?.rest()?;
+    println!("  at rest: {busy:.2} % of a core with 10,000 Deployments, {idle:.2} % without any");
     Ok(())
 }
 

@@ -10,6 +10,8 @@
 //! caravel-load KUBECONFIG nodes N C         N fake Ready nodes
 //! caravel-load KUBECONFIG sched P C KIND    P Pods (basic|spread|anti|affinity): time until all are bound
 //! caravel-load KUBECONFIG pods N IMAGE      N Pods, one after another: time from creation to Running
+//! caravel-load KUBECONFIG deployments N C   N Deployments without Pods, and all of them seen to
+//! caravel-load KUBECONFIG scale N           a Deployment from none to N Pods: Pods created a second
 //! caravel-load KUBECONFIG clean             removes all of it
 //! ```
 
@@ -18,6 +20,7 @@ mod drive;
 mod objects;
 mod pods;
 mod watch;
+mod workloads;
 
 use anyhow::{Context, Result, bail};
 use connection::Target;
@@ -33,7 +36,9 @@ pub const NAMESPACE: &str = "/api/v1/namespaces/loadgen";
 async fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [kubeconfig, operation, ..] = args.as_slice() else {
-        bail!("usage: caravel-load KUBECONFIG create|get|update|list|watch|idle|nodes|sched|pods|clean …");
+        bail!(
+            "usage: caravel-load KUBECONFIG create|get|update|list|watch|idle|nodes|sched|pods|deployments|scale|clean …"
+        );
     };
     let number = |i: usize, otherwise: usize| args.get(i).and_then(|s| s.parse().ok()).unwrap_or(otherwise);
     let target = Arc::new(Target::from_kubeconfig(kubeconfig.as_ref())?);
@@ -55,6 +60,8 @@ async fn main() -> Result<()> {
         "idle" => watch::idle(target, number(2, 1000), number(3, 10), args.get(4).is_some_and(|a| a == "shared")).await,
         "sched" => watch::schedule(target, n, c, args.get(4).map_or("basic", String::as_str)).await,
         "pods" => pods::start(target, n, args.get(3).map_or("bench/busybox:1", String::as_str)).await,
+        "deployments" => workloads::rest(target, n, c).await,
+        "scale" => workloads::scale(target, n).await,
         "clean" => clean(&target).await,
         other => bail!("unknown operation {other}"),
     }
@@ -67,6 +74,7 @@ fn random(below: usize) -> usize {
 async fn clean(target: &Target) -> Result<()> {
     let mut connection = target.connect().await?;
     let paths = [
+        "/apis/apps/v1/namespaces/loadgen/deployments".to_owned(),
         format!("{NAMESPACE}/pods?gracePeriodSeconds=0"),
         format!("{NAMESPACE}/configmaps"),
         "/api/v1/nodes?labelSelector=fake%3Dtrue".to_owned(),

@@ -6,12 +6,28 @@ use caravel_client::Recorder;
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
-use kube::{Client, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
+use serde::Deserialize;
+use tokio::task::JoinSet;
 
 use super::{is_namespace_terminating, is_not_found, message_of, namespace, uid};
 
 /// The action named in events of pod creation and deletion.
 const ACTION: &str = "Reconciling";
+
+/// Copies of a pod that are created at the same time at most: as many as are made durable with one flush, about.
+const PARALLEL: usize = 128;
+
+/// All of a created pod that is looked at: the rest comes through the watch.
+#[derive(Deserialize)]
+struct Created {
+    metadata: Name,
+}
+
+#[derive(Deserialize)]
+struct Name {
+    name: String,
+}
 
 /// Creates and deletes pods on behalf of one kind of owner.
 #[derive(Clone)]
@@ -32,20 +48,67 @@ impl PodControl {
     /// As the server answers.
     pub async fn create(&self, pod: &Pod, owner: &ObjectReference) -> Result<Pod, kube::Error> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace(pod));
-        match api.create(&PostParams::default(), pod).await {
-            Ok(made) => {
-                let note = format!("Created pod: {}", made.name_any());
-                self.recorder.event(owner, "Normal", "SuccessfulCreate", ACTION, &note);
-                Ok(made)
+        let result = api.create(&PostParams::default(), pod).await;
+        self.tell(owner, result.as_ref().map(|made| made.metadata.name.as_deref().unwrap_or_default()));
+        result
+    }
+
+    /// The event about a pod that was made, or was not.
+    fn tell(&self, owner: &ObjectReference, result: Result<&str, &kube::Error>) {
+        match result {
+            Ok(name) => {
+                self.recorder.event(owner, "Normal", "SuccessfulCreate", ACTION, &format!("Created pod: {name}"));
             }
-            Err(e) => {
-                if !is_namespace_terminating(&e) {
-                    let note = format!("Error creating: {}", message_of(&e));
-                    self.recorder.event(owner, "Warning", "FailedCreate", ACTION, &note);
-                }
-                Err(e)
+            Err(e) if !is_namespace_terminating(e) => {
+                let note = format!("Error creating: {}", message_of(e));
+                self.recorder.event(owner, "Warning", "FailedCreate", ACTION, &note);
             }
+            Err(_) => {}
         }
+    }
+
+    /// Creates `count` pods that differ only in the names that the server gives them, as [`PodControl::create_batch`] does, but written
+    /// out once and sent from tasks of their own: thousands of pods are made on all processors. Returns how many were made and the
+    /// first error.
+    pub async fn create_copies(
+        &self,
+        pod: &Pod,
+        count: usize,
+        owner: &ObjectReference,
+    ) -> (usize, Option<kube::Error>) {
+        let body = match serde_json::to_vec(pod) {
+            Ok(body) => body,
+            Err(e) => return (0, Some(kube::Error::SerdeError(e))),
+        };
+        let path = Pod::url_path(&(), Some(namespace(pod)));
+        let (mut done, mut batch) = (0, 1);
+        while done < count {
+            let mut running = JoinSet::new();
+            for _ in 0..batch.min(count - done) {
+                let request = kube::core::Request::new(&*path).create(&PostParams::default(), body.clone());
+                let (client, owner, this) = (self.client.clone(), owner.clone(), self.clone());
+                running.spawn(async move {
+                    let request = request.map_err(kube::Error::BuildRequest)?;
+                    let result = client.request::<Created>(request).await;
+                    this.tell(&owner, result.as_ref().map(|c| c.metadata.name.as_str()));
+                    result
+                });
+            }
+            let mut first = None;
+            while let Some(joined) = running.join_next().await {
+                match joined.unwrap_or_else(|e| Err(kube::Error::Service(e.into()))) {
+                    Ok(_) => done += 1,
+                    Err(e) => {
+                        first.get_or_insert(e);
+                    }
+                }
+            }
+            if first.is_some() {
+                return (done, first);
+            }
+            batch = (batch * 2).min(PARALLEL);
+        }
+        (done, None)
     }
 
     /// Deletes one pod, this very one (by uid). A pod that is gone already is an error `NotFound` for the caller to judge.

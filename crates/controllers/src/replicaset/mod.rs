@@ -226,10 +226,9 @@ impl<K: Replicated> Controller<K> {
         let about = object_ref(owner);
         if plan.create > 0 {
             let one = pod::from_template(template, &key.namespace, name(owner), owner_ref(owner));
-            let pods = vec![one; plan.create];
-            self.expectations.expect_creations(key, pods.len());
-            let (made, error) = self.control.create_batch(&pods, &about).await;
-            for _ in made..pods.len() {
+            self.expectations.expect_creations(key, plan.create);
+            let (made, error) = self.control.create_copies(&one, plan.create, &about).await;
+            for _ in made..plan.create {
                 self.expectations.creation_observed(key);
             }
             return error.filter(|e| !is_namespace_terminating(e));
