@@ -71,11 +71,14 @@ fn grew(old: &PersistentVolumeClaim, new: &PersistentVolumeClaim) -> bool {
     more(requested) || more(capacity) || (bound(new) && !bound(old))
 }
 
+fn theirs(v: &PersistentVolume, c: &PersistentVolumeClaim) -> bool {
+    v.spec.as_ref().and_then(|s| s.claim_ref.as_ref()).is_some_and(|r| r.uid.as_deref() == Some(uid(c)))
+}
+
 fn plan(c: &PersistentVolumeClaim, v: &PersistentVolume) -> Plan {
     let Some(spec) = &v.spec else { return Plan::default() };
-    let theirs = spec.claim_ref.as_ref().is_some_and(|r| r.uid.as_deref() == Some(uid(c)));
     let wants = requested(c).unwrap_or_default() > capacity(c).unwrap_or_default();
-    if !bound(c) || !theirs || !(wants || annotation(v, BEFORE).is_some()) {
+    if !bound(c) || !theirs(v, c) || !(wants || annotation(v, BEFORE).is_some()) {
         return Plan::default();
     }
     match migrated(spec) {
@@ -115,7 +118,11 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         let volume = named.and_then(|n| volumes.get(&Key::cluster(n)));
         let (client, recorder) = (client.clone(), recorder.clone());
         async move {
-            let (Some(c), Some(v)) = (claim, volume) else { return Ok(None) };
+            let Some(c) = claim.filter(|c| bound(c)) else { return Ok(None) };
+            // A claim that is bound has a volume; one that is not there, or not its own, is one that the cache is behind with.
+            let Some(v) = volume.filter(|v| theirs(v, &c)) else {
+                anyhow::bail!("its volume is not bound to it (yet)")
+            };
             apply(&client, &recorder, &c, plan(&c, &v)).await
         }
     };

@@ -16,6 +16,8 @@ pub struct Asked {
     pub place: Place,
     /// When.
     pub at: Instant,
+    /// Its uid, once the answer has told it.
+    pub uid: Option<String>,
 }
 
 /// All of it.
@@ -36,6 +38,17 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// A watch has shown an attachment. All that is to one node has one name, so what is shown may be one that was there before.
+    pub fn seen(&mut self, name: &str, uid: &str, going: bool) {
+        let before = self.deleted.get(name).is_some_and(|u| u == uid);
+        if self.asked.get(name).is_some_and(|a| a.uid.as_deref().map_or(!going && !before, |u| u == uid)) {
+            self.asked.remove(name);
+        }
+        if going == before {
+            self.deleted.remove(name);
+        }
+    }
+
     /// How long the volume is not wanted on the node, counted from the first time that this is asked.
     pub fn unwanted_for(&mut self, place: &Place) -> Duration {
         self.unwanted.entry(place.clone()).or_insert_with(Instant::now).elapsed()

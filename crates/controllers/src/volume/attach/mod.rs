@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::common::{Event, Outcome, gone_is_fine, is_already_exists, name, pod, sooner, uid};
+use crate::common::{Event, Outcome, deleting, gone_is_fine, is_already_exists, name, pod, sooner, uid};
 use crate::context::{Context, record_on};
 use memory::{Asked, Memory};
 use names::VolumeId;
@@ -154,10 +154,8 @@ impl Controller {
             (self.memory.clone(), self.pods.clone(), self.volumes.clone(), queue.clone());
         self.attachments.on_change(move |c| {
             let a = c.object();
-            let mut seen = memory.lock();
-            seen.asked.remove(name(&**a));
-            seen.deleted.remove(name(&**a));
-            drop(seen);
+            let going = deleting(&**a) || matches!(c, Change::Deleted(_));
+            memory.lock().seen(name(&**a), uid(&**a), going);
             wake.add(Key::cluster(a.spec.node_name.clone()));
             let volume = a.spec.source.persistent_volume_name.as_deref().map(Key::cluster);
             if matches!(c, Change::Deleted(_))
@@ -306,9 +304,10 @@ impl Controller {
         let api: Api<VolumeAttachment> = Api::all(self.context.client());
         let result = gone_is_fine(api.delete(&attachment, &params).await);
         let mut memory = self.memory.lock();
-        memory.asked.remove(&attachment);
-        if result.is_err() {
-            memory.deleted.remove(&attachment);
+        match &result {
+            Ok(()) => drop(memory.asked.remove(&attachment)),
+            // Nobody knows whether it was done: what was asked for may be there all the same.
+            Err(_) => drop(memory.deleted.remove(&attachment)),
         }
         Ok(result.map(|()| None)?)
     }
@@ -328,17 +327,23 @@ impl Controller {
             status: None,
         };
         // Remembered first: an answer may be lost, and the volume must not be given to another node then.
-        let asked = Asked { place: (node.to_owned(), id.clone()), at: Instant::now() };
+        let asked = Asked { place: (node.to_owned(), id.clone()), at: Instant::now(), uid: None };
         self.memory.lock().asked.insert(id.attachment(node), asked);
         let api: Api<VolumeAttachment> = Api::all(self.context.client());
         match api.create(&PostParams::default(), &attachment).await {
-            Err(e) if !is_already_exists(&e) => {
+            Ok(made) => {
+                if let Some(asked) = self.memory.lock().asked.get_mut(&id.attachment(node)) {
+                    asked.uid = Some(uid(&made).to_owned());
+                }
+                Ok(())
+            }
+            Err(e) if is_already_exists(&e) => Ok(()),
+            Err(e) => {
                 if matches!(&e, kube::Error::Api(s) if s.code < 500) {
                     self.memory.lock().asked.remove(&id.attachment(node));
                 }
                 Err(e.into())
             }
-            _ => Ok(()),
         }
     }
 
