@@ -185,6 +185,7 @@ fn another_server_answers_its_group() {
     let lie = [
         ("x-remote-user", "somebody"),
         ("x-remote-group", "nobodies"),
+        ("connection", "x-remote-user, x-remote-group"),
         ("impersonate-user", "jane"),
         ("impersonate-group", "system:masters"),
         ("impersonate-extra-scopes", "view"),

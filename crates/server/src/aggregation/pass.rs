@@ -5,7 +5,7 @@ use crate::authn::UserInfo;
 use crate::handlers::Inbound;
 use crate::http::body::Body;
 use crate::http::respond;
-use crate::proxy::{Backend, forward};
+use crate::proxy::{Backend, forward, strip_named};
 use crate::request_info::percent_decode;
 use crate::server::Server;
 use caravel_api::status::ApiError;
@@ -59,6 +59,7 @@ impl Server {
         };
         let body = inbound.take_body();
         let Inbound { mut parts, .. } = inbound;
+        strip_named(&mut parts.headers);
         identify(&mut parts.headers, user)?;
         let backend = Backend {
             addresses,
@@ -156,6 +157,18 @@ mod tests {
         assert!(headers.contains_key("accept"));
         let odd = UserInfo { name: "a\r\nb".into(), ..UserInfo::default() };
         assert!(identify(&mut headers, &odd).is_err());
+    }
+
+    #[test]
+    fn callers_cannot_make_their_names_get_lost() {
+        let mut headers = HeaderMap::new();
+        headers.insert("connection", "X-Remote-User, x-remote-group, upgrade".parse().unwrap());
+        headers.insert("upgrade", "websocket".parse().unwrap());
+        strip_named(&mut headers);
+        identify(&mut headers, &UserInfo::new("jane", &["dev"])).unwrap();
+        assert!(headers["connection"] == "Upgrade" && headers["upgrade"] == "websocket");
+        crate::proxy::forward::strip(&mut headers);
+        assert!(headers["x-remote-user"] == "jane" && headers.get_all("x-remote-group").iter().count() == 2);
     }
 
     #[test]

@@ -38,7 +38,17 @@ pub struct Backend {
 const HOP: [&str; 7] =
     ["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"];
 
-fn strip(headers: &mut HeaderMap) {
+/// Removes the headers that concern one hop only, and those that `Connection` names as such.
+pub(crate) fn strip(headers: &mut HeaderMap) {
+    strip_named(headers);
+    for name in HOP {
+        headers.remove(name);
+    }
+}
+
+/// Removes the headers that `Connection` names, and what it says of them. To be called before this server says something in
+/// headers: else the client could name these, and they would not arrive. What a change of protocol needs stays.
+pub(crate) fn strip_named(headers: &mut HeaderMap) {
     let named: Vec<String> = headers
         .get_all(CONNECTION)
         .iter()
@@ -46,8 +56,11 @@ fn strip(headers: &mut HeaderMap) {
         .flat_map(|v| v.split(','))
         .map(|name| name.trim().to_ascii_lowercase())
         .collect();
-    for name in named.iter().map(String::as_str).chain(HOP) {
-        if let Ok(name) = name.parse::<HeaderName>() {
+    headers.remove(CONNECTION);
+    for name in &named {
+        if name == "upgrade" {
+            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        } else if let Ok(name) = name.parse::<HeaderName>() {
             headers.remove(name);
         }
     }

@@ -47,6 +47,8 @@ impl Server {
             .flat_map(|kind| all.iter().filter(move |a| a.get("type").and_then(Value::as_str) == Some(kind)))
             .filter_map(|a| a.get("address").and_then(Value::as_str)?.parse::<IpAddr>().ok())
             .map(|ip| SocketAddr::new(ip, port))
+            // No kubelet is where this server is, which would take its own certificate for the administrator's.
+            .filter(|address| !self.is_own(*address))
             .collect();
         if addresses.is_empty() {
             return Err(ApiError::service_unavailable(format!(
@@ -62,6 +64,12 @@ impl Server {
         })
     }
 
+    fn is_own(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        address.port() == self.config.port
+            && (ip == self.config.advertise_address || ip.is_loopback() || ip.is_unspecified())
+    }
+
     /// `nodes/NAME/proxy`: the kubelet, or with another port whatever listens there.
     pub(super) async fn node_port_backend(&self, named: &Named<'_>) -> Result<Backend, ApiError> {
         let mut backend = self.node_backend(named.name).await?;
@@ -73,6 +81,10 @@ impl Server {
             .port
             .parse()
             .map_err(|_| ApiError::bad_request(format!("a node has no port {:?}; give its number", named.port)))?;
+        // Nodes write their addresses themselves: none leads to what listens on this machine for itself only.
+        if backend.addresses.iter().any(|address| !is_allowed(address.ip())) {
+            return Err(ApiError::bad_request(format!("address not allowed for node {:?}", named.name)));
+        }
         for address in &mut backend.addresses {
             address.set_port(port);
         }

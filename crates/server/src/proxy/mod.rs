@@ -6,7 +6,7 @@ pub(crate) mod forward;
 mod locate;
 mod rewrite;
 
-pub(crate) use forward::{Backend, forward};
+pub(crate) use forward::{Backend, forward, strip_named};
 
 use crate::outbound::{Trust, client_tls};
 use crate::pki::Pki;

@@ -6,6 +6,7 @@ mod admission_config;
 mod audit;
 mod authorization;
 mod definitions;
+mod doors;
 mod harness;
 mod hostile;
 mod https;
