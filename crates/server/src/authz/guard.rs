@@ -12,7 +12,7 @@ use caravel_api::status::ApiError;
 use serde_json::Value;
 
 /// Refuses an object that hands out more than `call.user` has. `old` is the present object of an update.
-pub fn check(
+pub async fn check(
     registry: &Registry,
     call: &Call,
     kind: &Kind,
@@ -77,8 +77,9 @@ pub fn check(
             if may("bind", resource, namespace, role) {
                 return Ok(());
             }
-            match registry.authorizer.rbac.role(role_namespace, role) {
-                Some(rules) => rules.to_vec(),
+            // From the store: the compiled policy may not know yet that the role was made, or that it grew.
+            match registry.object(GROUP, resource, role_namespace, role).await? {
+                Some(found) => Rule::all_of(&found),
                 None => {
                     return Err(ApiError::not_found(GROUP, if is_role { "role" } else { "clusterrole" }, role));
                 }

@@ -176,6 +176,9 @@ impl Registry {
         strategy::prepare_create(kind, &mut object);
         rules::default(kind, &mut object);
         self.before_create(call, kind, &mut object)?;
+        if kind.group == "rbac.authorization.k8s.io" {
+            crate::authz::guard::check(self, call, kind, &object, None).await?;
+        }
         meta::tidy(&mut object);
         let mut errors = rules::validate_create(kind, &object);
         let name = meta::name(&object).to_owned();
@@ -252,7 +255,6 @@ impl Registry {
                 services::normalize(object);
                 Ok(())
             }
-            ("rbac.authorization.k8s.io", _) => crate::authz::guard::check(self, call, kind, object, None),
             _ => Ok(()),
         }
     }

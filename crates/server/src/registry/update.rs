@@ -206,7 +206,7 @@ impl Registry {
             services::normalize(&mut object);
         }
         if kind.group == "rbac.authorization.k8s.io" {
-            crate::authz::guard::check(self, call, kind, &object, Some(&old))?;
+            crate::authz::guard::check(self, call, kind, &object, Some(&old)).await?;
         }
         if kind.group == "certificates.k8s.io" {
             stamp_conditions(&mut object, &old, &rfc3339_seconds(now));

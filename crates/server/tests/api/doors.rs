@@ -46,6 +46,92 @@ async fn give(cluster: &Cluster, user: &str, rules: Value, probe: (&str, &str, &
     panic!("the rights of {user} do not hold");
 }
 
+fn rule(resources: &[&str], verbs: &[&str]) -> Value {
+    json!({"apiGroups": ["rbac.authorization.k8s.io"], "resources": resources, "verbs": verbs})
+}
+
+/// Each of the rights `bind`, `escalate` and `impersonate` opens what it is for, and none of them another's door.
+#[tokio::test]
+async fn rights_to_hand_out_rights_stay_apart() {
+    let cluster = Cluster::new().await;
+    let everything = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]);
+    let strong = role("Role", "strong", everything.clone());
+    assert_eq!(cluster.admin().post(&format!("{IN_DEFAULT}/roles"), strong.clone()).await.0, 201);
+    let write = ["create", "update", "patch", "get"];
+    let roles = rule(&["roles", "rolebindings"], &write);
+    let weak = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}]);
+
+    // Only writing: what one has, and no more; not by an update, a patch or an apply either.
+    let plain = give(&cluster, "plain", json!([roles, weak[0]]), ("get", "", "configmaps")).await;
+    let at = |what: &str| format!("{IN_DEFAULT}/{what}");
+    assert_eq!(plain.post(&at("roles"), role("Role", "mine", weak.clone())).await.0, 201);
+    assert_eq!(plain.post(&at("roles"), role("Role", "more", everything.clone())).await.0, 403);
+    assert_eq!(plain.put(&at("roles/mine"), role("Role", "mine", everything.clone())).await.0, 403);
+    assert_eq!(plain.patch(&at("roles/mine"), json!({"rules": everything})).await.0, 403);
+    let apply = plain
+        .call_as(
+            "PATCH",
+            &at("roles/mine?fieldManager=m&force=true"),
+            "application/apply-patch+yaml",
+            role("Role", "mine", everything.clone()).to_string(),
+        )
+        .await;
+    assert_eq!(apply.0, 403, "{}", apply.1);
+    assert_eq!(plain.post(&at("rolebindings"), binding("mine", "Role", "strong", "plain")).await.0, 403);
+    assert_eq!(plain.post(&at("rolebindings"), binding("mine", "Role", "mine", "plain")).await.0, 201);
+    assert_eq!(plain.post(&at("rolebindings"), binding("top", "ClusterRole", "cluster-admin", "plain")).await.0, 403);
+    // A binding of more is there: who may write it may not put oneself into it.
+    assert_eq!(cluster.admin().post(&at("rolebindings"), binding("others", "Role", "strong", "somebody")).await.0, 201);
+    let me = json!({"subjects": [{"kind": "User", "name": "plain", "apiGroup": "rbac.authorization.k8s.io"}]});
+    assert_eq!(plain.patch(&at("rolebindings/others"), me).await.0, 403);
+
+    // `bind` on one role: that role, and no other; and no role grows by it.
+    let bind = json!({"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"], "resourceNames": ["strong"], "verbs": ["bind"]});
+    let binder = give(
+        &cluster,
+        "binder",
+        json!([roles, bind, rule(&["roles"], &["list"])]),
+        ("list", "rbac.authorization.k8s.io", "roles"),
+    )
+    .await;
+    assert_eq!(binder.post(&at("roles"), role("Role", "grown", everything.clone())).await.0, 403);
+    assert_eq!(binder.post(&at("rolebindings"), binding("b1", "ClusterRole", "cluster-admin", "binder")).await.0, 403);
+    assert_eq!(
+        binder
+            .post(&format!("{RBAC}/clusterrolebindings"), binding("b1", "ClusterRole", "cluster-admin", "binder"))
+            .await
+            .0,
+        403
+    );
+    assert_eq!(binder.post(&at("rolebindings"), binding("b2", "Role", "strong", "friend")).await.0, 201);
+
+    // `escalate` on roles: roles may grow, but whom they are bound to is another matter.
+    let escalate = rule(&["roles"], &["escalate", "list"]);
+    let climber =
+        give(&cluster, "climber", json!([roles, escalate]), ("list", "rbac.authorization.k8s.io", "roles")).await;
+    assert_eq!(climber.post(&at("roles"), role("Role", "tall", everything.clone())).await.0, 201);
+    assert_eq!(climber.post(&at("rolebindings"), binding("c1", "Role", "tall", "climber")).await.0, 403);
+    assert_eq!(climber.post(&format!("{RBAC}/clusterroles"), role("ClusterRole", "tall", everything)).await.0, 403);
+
+    // Aggregation collects rules that somebody else writes: that needs all of them.
+    let aggregate = json!({"metadata": {"name": "all"}, "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"a": "b"}}]}});
+    let (clusterwide, name) = (json!([rule(&["clusterroles"], &["create", "list"])]), "collector");
+    let admin = cluster.admin();
+    assert_eq!(admin.post(&format!("{RBAC}/clusterroles"), role("ClusterRole", name, clusterwide)).await.0, 201);
+    assert_eq!(
+        admin.post(&format!("{RBAC}/clusterrolebindings"), binding(name, "ClusterRole", name, name)).await.0,
+        201
+    );
+    let collector = cluster.client(UserInfo::new(name, &[]));
+    for _ in 0..500 {
+        if collector.get(&format!("{RBAC}/clusterroles")).await.0 == 200 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(collector.post(&format!("{RBAC}/clusterroles"), aggregate).await.0, 403);
+}
+
 /// Who may act as one user is not in that user's groups, nor anybody else.
 #[tokio::test]
 async fn acting_as_one_is_acting_as_no_other() {
