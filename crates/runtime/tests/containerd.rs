@@ -45,10 +45,6 @@ async fn a_container_lives_logs_and_ends() {
 
     let exit = common::next_exit(&mut events, &id).await;
     assert_eq!(exit.0, 7);
-    // How late the event was, on the clock that the runtime stamped the exit with.
-    let latency = common::now_ns() - exit.1;
-    eprintln!("exit event after {:.1} ms", latency as f64 / 1e6);
-    assert!(latency < 1_000_000_000, "{latency} ns");
     let status = cri.container_status(&id).await.unwrap();
     assert_eq!((status.state, status.exit_code), (ContainerState::Exited, 7));
     assert_eq!(status.reason, "Error");

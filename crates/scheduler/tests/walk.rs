@@ -28,6 +28,8 @@ struct Api {
     /// By plural, namespace and name.
     objects: BTreeMap<Id, Value>,
     watches: Vec<(String, mpsc::UnboundedSender<String>)>,
+    /// Every event so far, for watches that begin later.
+    told: Vec<(u64, String, String)>,
     events: Vec<Value>,
     refuse_bindings: u32,
 }
@@ -74,6 +76,7 @@ impl Api {
 
     fn tell(&mut self, plural: &str, kind: &str, object: &Value) {
         let line = json!({"type": kind, "object": object}).to_string() + "\n";
+        self.told.push((self.revision, plural.to_owned(), line.clone()));
         self.watches.retain(|(of, watch)| of != plural || watch.send(line.clone()).is_ok());
     }
 
@@ -104,6 +107,11 @@ impl Api {
         match (method, rest) {
             (&Method::GET, [_]) if query.contains("watch=") => {
                 let (send, receive) = mpsc::unbounded_channel();
+                // What happened since the list, too: else a Pod that came in between is never seen.
+                let from = query.split('&').find_map(|q| q.strip_prefix("resourceVersion=")?.parse().ok()).unwrap_or(0);
+                for (_, _, line) in self.told.iter().filter(|(at, of, _)| *at > from && of == plural) {
+                    let _ = send.send(line.clone());
+                }
                 self.watches.push((plural.to_owned(), send));
                 (200, None, Some(receive))
             }
