@@ -18,6 +18,18 @@ pub struct Asked {
     pub at: Instant,
     /// Its uid, once the answer has told it.
     pub uid: Option<String>,
+    /// It was deleted again before the cache showed it; until it is known to be gone it is in the way of others.
+    pub going: bool,
+}
+
+impl Asked {
+    /// Whether an attachment of its name that a watch shows is this one. `before`: it is one that was deleted earlier.
+    fn is(&self, uid: &str, going: bool, before: bool) -> bool {
+        match &self.uid {
+            Some(known) => known == uid,
+            None => !before && (self.going || !going),
+        }
+    }
 }
 
 /// All of it.
@@ -41,7 +53,7 @@ impl Memory {
     /// A watch has shown an attachment. All that is to one node has one name, so what is shown may be one that was there before.
     pub fn seen(&mut self, name: &str, uid: &str, going: bool) {
         let before = self.deleted.get(name).is_some_and(|u| u == uid);
-        if self.asked.get(name).is_some_and(|a| a.uid.as_deref().map_or(!going && !before, |u| u == uid)) {
+        if self.asked.get(name).is_some_and(|a| a.is(uid, going, before)) {
             self.asked.remove(name);
         }
         if going == before {

@@ -171,8 +171,14 @@ impl Controller {
         let look = self.look(&key.name);
         let decided = plan(&look.snapshot);
         let slow = self.tell(&key.name, &look, &decided);
-        let again = sooner(decided.again, slow);
-        Ok(sooner(again, self.apply(&key.name, &look, decided).await?))
+        let again = sooner(sooner(decided.again, slow), self.apply(&key.name, &look, decided).await?);
+        Ok(sooner(again, self.unsettled(&look)))
+    }
+
+    /// When to look again at volumes of which an attachment, here or elsewhere, is in no cache yet: maybe it never will be.
+    fn unsettled(&self, look: &Look) -> Option<Duration> {
+        let memory = self.memory.lock();
+        memory.asked.values().any(|a| look.snapshot.volumes.contains_key(&a.place.1)).then_some(UNSEEN)
     }
 
     /// Looks for attachments that were asked for long ago and that no watch has shown.
@@ -261,7 +267,6 @@ impl Controller {
         }
         for id in &plan.attach {
             self.attach(node, look, id).await?;
-            again = sooner(again, Some(UNSEEN));
         }
         Ok(again)
     }
@@ -296,7 +301,9 @@ impl Controller {
             tracing::warn!(node, volume = %d.volume.unique_name(), "detaching a volume that may still be in use: its node is lost");
         }
         let attachment = d.volume.attachment(node);
-        let of = look.attachments.get(&d.volume).map(|a| uid(&**a).to_owned());
+        let shown = look.attachments.get(&d.volume).map(|a| uid(&**a).to_owned());
+        let is_shown = shown.is_some();
+        let of = shown.or_else(|| self.memory.lock().asked.get(&attachment)?.uid.clone());
         if let Some(uid) = &of {
             self.memory.lock().deleted.insert(attachment.clone(), uid.clone());
         }
@@ -305,7 +312,9 @@ impl Controller {
         let result = gone_is_fine(api.delete(&attachment, &params).await);
         let mut memory = self.memory.lock();
         match &result {
-            Ok(()) => drop(memory.asked.remove(&attachment)),
+            Ok(()) if is_shown => drop(memory.asked.remove(&attachment)),
+            // It goes when its driver has let go. No cache shows it yet, so this is all that keeps others from the volume.
+            Ok(()) => memory.asked.get_mut(&attachment).into_iter().for_each(|asked| asked.going = true),
             // Nobody knows whether it was done: what was asked for may be there all the same.
             Err(_) => drop(memory.deleted.remove(&attachment)),
         }
@@ -327,7 +336,7 @@ impl Controller {
             status: None,
         };
         // Remembered first: an answer may be lost, and the volume must not be given to another node then.
-        let asked = Asked { place: (node.to_owned(), id.clone()), at: Instant::now(), uid: None };
+        let asked = Asked { place: (node.to_owned(), id.clone()), at: Instant::now(), uid: None, going: false };
         self.memory.lock().asked.insert(id.attachment(node), asked);
         let api: Api<VolumeAttachment> = Api::all(self.context.client());
         match api.create(&PostParams::default(), &attachment).await {

@@ -172,7 +172,8 @@ impl Controller {
     ) {
         let memory = self.memory.lock();
         for (_, asked) in memory.asked.iter().filter(|(_, a)| a.place.0 == node_name) {
-            volumes.entry(asked.place.1.clone()).or_default().attachment = Some(Attachment::Pending);
+            volumes.entry(asked.place.1.clone()).or_default().attachment =
+                Some(if asked.going { Attachment::Deleting } else { Attachment::Pending });
         }
         for a in self.attachments.by_index(BY_PLACE, node_name) {
             let Some(id) = self.volume_of(&a, node) else { continue };
