@@ -117,9 +117,12 @@ impl<K: Object> Informer<K> {
         self.len() == 0
     }
 
-    /// Keeps an index: `of` gives the values under which an object is found. Adding one twice under the
-    /// same name keeps the first.
-    pub fn add_index(&self, name: &'static str, of: fn(&K) -> Vec<String>) {
+    /// Keeps an index: `of` gives the values under which an object is found. Adding the same one again does nothing.
+    ///
+    /// # Panics
+    /// When another function has the name for this kind: components share informers, and one would find what it does not
+    /// look for.
+    pub fn add_index(&self, name: &'static str, of: impl Fn(&K) -> Vec<String> + Send + Sync + 'static) {
         self.shared.store.write().add_index(name, of);
     }
 

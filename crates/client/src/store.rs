@@ -2,11 +2,16 @@
 
 use crate::informer::Object;
 use crate::key::Key;
+use std::any::TypeId;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+type Filing<K> = Box<dyn Fn(&K) -> Vec<String> + Send + Sync>;
+
 struct Index<K> {
-    of: fn(&K) -> Vec<String>,
+    of: Filing<K>,
+    /// The type of `of`, which no other function has.
+    made_by: TypeId,
     keys: HashMap<String, BTreeSet<Key>>,
 }
 
@@ -66,11 +71,17 @@ impl<K: Object> Store<K> {
         Some(old)
     }
 
-    pub(crate) fn add_index(&mut self, name: &'static str, of: fn(&K) -> Vec<String>) {
-        if self.indexes.contains_key(name) {
+    pub(crate) fn add_index<F>(&mut self, name: &'static str, of: F)
+    where
+        F: Fn(&K) -> Vec<String> + Send + Sync + 'static,
+    {
+        let made_by = TypeId::of::<F>();
+        if let Some(present) = self.indexes.get(name) {
+            // The informers of a process are shared: what one finds under a name the other would look for in vain.
+            assert!(present.made_by == made_by, "two indexes of {} are called {name:?}", std::any::type_name::<K>());
             return;
         }
-        let mut index = Index { of, keys: HashMap::new() };
+        let mut index = Index { of: Box::new(of), made_by, keys: HashMap::new() };
         for (key, object) in &self.objects {
             index.insert(key, object);
         }
@@ -99,5 +110,30 @@ impl<K> Index<K> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    fn by_name(map: &ConfigMap) -> Vec<String> {
+        map.metadata.name.clone().into_iter().collect()
+    }
+
+    #[test]
+    fn the_same_index_may_be_asked_for_twice() {
+        let mut store = Store::<ConfigMap>::default();
+        store.add_index("name", by_name);
+        store.add_index("name", by_name);
+    }
+
+    #[test]
+    #[should_panic(expected = "two indexes")]
+    fn two_indexes_of_one_name_are_a_mistake() {
+        let mut store = Store::<ConfigMap>::default();
+        store.add_index("name", by_name);
+        store.add_index("name", |_: &ConfigMap| vec![]);
     }
 }

@@ -19,7 +19,7 @@ use plan::{Around, User, claim_names, done, owner, plan_claim, plan_pod};
 
 const WORKERS: usize = 10;
 /// The index of pods by the claims that they have, as `namespace/name`.
-const BY_CLAIM: &str = "claim";
+const BY_CLAIM: &str = "resource-claim";
 /// The index of claims by the uids of those who use them.
 const BY_USER: &str = "user";
 

@@ -29,7 +29,7 @@ const COALESCE: Duration = Duration::from_millis(5);
 /// First and longest wait after the kernel refused.
 const RETRY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(30));
 
-const BY_SERVICE: &str = "service";
+const BY_SERVICE: &str = "proxied service";
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const ZONE: &str = "topology.kubernetes.io/zone";
 

@@ -15,7 +15,7 @@ use crate::common::node_affinity::claim_of;
 use crate::common::{annotation, controlled_by, deleting, name, namespace, pod, uid};
 
 /// Index of pods by claim (`NAMESPACE/NAME`).
-pub const BY_CLAIM: &str = "claim";
+pub const BY_CLAIM: &str = "volume-claim";
 /// Index of PersistentVolumes by the unique name of their CSI volume.
 pub const BY_ID: &str = "csi";
 /// Index of attachments by node.
