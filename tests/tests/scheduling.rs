@@ -180,8 +180,9 @@ fn a_more_important_pod_takes_the_place_of_a_lesser() {
     assert_eq!((why["status"].as_str(), why["reason"].as_str()), (Some("True"), Some("PreemptionByScheduler")));
     assert_eq!(w.running("high")["spec"]["priority"], 1000);
     assert!(w.pods.get("mid")["metadata"]["deletionTimestamp"].is_null(), "and only that");
-    let events = w.ns.objects("v1", "events").list("");
-    assert!(events.iter().any(|e| e["reason"] == "Preempted" && e["involvedObject"]["name"] == "low"));
+    w.ns.objects("v1", "events").until_all("", "an event of it", |all| {
+        all.iter().any(|e| e["reason"] == "Preempted" && e["involvedObject"]["name"] == "low").then_some(())
+    });
 }
 
 #[test]
@@ -204,27 +205,42 @@ fn a_critical_pod_takes_the_place_of_a_lesser() {
     system.delete(&name);
 }
 
+/// A node with one `test.example/room`. Whoever makes room takes the hope of all less important pods for the same node, so a test
+/// that looks at who is nominated needs a node to itself.
+fn with_one_room(w: &World) -> StandIn {
+    StandIn::new(&w.ns, "", json!({"cpu": "4", "memory": "4Gi", ROOM: "1"}))
+}
+
+const ROOM: &str = "test.example/room";
+
+/// A pod that asks for that room, and for no time to end.
+fn of_room(w: &World, node: &StandIn, name: &str, class: &Class) -> Value {
+    let mut pod = asking(name, ROOM, 1);
+    node.attract(&w.ns, &mut pod);
+    pod["spec"]["priorityClassName"] = json!(class.name);
+    pod
+}
+
 #[test]
 fn a_victim_with_a_finalizer_says_why_it_goes() {
     let w = World::new("victim");
-    let scarce = w.scarce(1);
+    let node = with_one_room(&w);
     let (low, high) = (w.class("low", 1), w.class("high", 1000));
-    let mut pod = asking("victim", &scarce.name, 1);
-    pod["spec"]["priorityClassName"] = json!(low.name);
+    let placed = |name: &str| w.pods.until(name, "placed", |p| p["spec"]["nodeName"] == *node.name);
+    let mut pod = of_room(&w, &node, "victim", &low);
     pod["metadata"]["finalizers"] = json!(["example.com/test-finalizer"]);
     w.pods.create(&pod);
-    w.running("victim");
-    let mut pod = asking("preemptor", &scarce.name, 1);
-    pod["spec"]["priorityClassName"] = json!(high.name);
-    w.pods.create(&pod);
-    let waits = w.pods.until("preemptor", "hopes for the node", |p| p["status"]["nominatedNodeName"] == *w.node);
-    assert!(waits["spec"]["nodeName"].is_null() || waits["spec"]["nodeName"] == *w.node);
+    placed("victim");
+    node.runs(&w.pods, "victim");
+    w.pods.create(&of_room(&w, &node, "preemptor", &high));
+    let waits = w.pods.until("preemptor", "hopes for the node", |p| p["status"]["nominatedNodeName"] == *node.name);
+    assert!(waits["spec"]["nodeName"].is_null());
     let victim = w.pods.until("victim", "on its way out", |p| p["metadata"]["deletionTimestamp"].is_string());
     let why = condition_of(&victim, "DisruptionTarget").unwrap();
     assert_eq!(why["reason"], "PreemptionByScheduler");
     assert!(why["message"].as_str().unwrap().contains("preempting"), "{why}");
     w.pods.json_patch("victim", &json!([{"op": "remove", "path": "/metadata/finalizers"}]));
-    w.running("preemptor");
+    placed("preemptor");
 }
 
 #[test]
@@ -283,26 +299,23 @@ fn a_pod_that_never_preempts_waits() {
 #[test]
 fn a_lost_nomination_is_taken_back() {
     let w = World::new("nominate");
-    let scarce = w.scarce(1);
+    let node = with_one_room(&w);
     let (low, mid, high) = (w.class("low", 1), w.class("mid", 10), w.class("high", 100));
-    let with = |name: &str, class: &Class| {
-        let mut pod = asking(name, &scarce.name, 1);
-        pod["spec"]["priorityClassName"] = json!(class.name);
-        pod
-    };
-    let mut victim = with("victim", &low);
-    // It keeps its room until it is killed: it hears no SIGTERM, and its time is long.
+    let hopes = |name: &str| w.pods.until(name, "hopes", |p| p["status"]["nominatedNodeName"] == *node.name);
+    let placed = |name: &str| w.pods.until(name, "placed", |p| p["spec"]["nodeName"] == *node.name);
+    // It keeps its room until it is killed: nobody ends it, and its time is long.
+    let mut victim = of_room(&w, &node, "victim", &low);
     victim["spec"]["terminationGracePeriodSeconds"] = json!(600);
-    victim["spec"]["containers"][0]["command"] = json!(["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]);
     w.pods.create(&victim);
-    w.running("victim");
-    w.pods.create(&with("mid", &mid));
-    w.pods.until("mid", "hopes", |p| p["status"]["nominatedNodeName"] == *w.node);
-    w.pods.create(&with("high", &high));
-    w.pods.until("high", "hopes", |p| p["status"]["nominatedNodeName"] == *w.node);
+    placed("victim");
+    node.runs(&w.pods, "victim");
+    w.pods.create(&of_room(&w, &node, "mid", &mid));
+    hopes("mid");
+    w.pods.create(&of_room(&w, &node, "high", &high));
+    hopes("high");
     w.pods.until("mid", "hopes no more", |p| p["status"]["nominatedNodeName"].as_str().is_none_or(str::is_empty));
     w.pods.delete_with("victim", &json!({"gracePeriodSeconds": 0}));
-    w.running("high");
+    placed("high");
     assert!(w.unschedulable("mid").contains("Insufficient"));
 }
 
