@@ -4,8 +4,7 @@
 //! An object travels in an envelope: four magic bytes and a `runtime.Unknown` that names apiVersion and kind and
 //! holds the object's message. Watch events are not in an envelope but the objects in them are.
 //!
-//! Fields without a field number in the table (a few alpha fields of 1.36) do not travel this way, and
-//! custom resources have no protobuf form.
+//! Custom resources have no protobuf form; `PartialObjectMetadata` of them has.
 
 mod decode;
 mod encode;

@@ -155,7 +155,7 @@ pub(super) struct Field {
     pub name: Str,
     pub node: NodeId,
     /// Field numbers of the protobuf form from the outside in (embedded structs nest there and not
-    /// in JSON); zeros fill up. All zero: no such field in the protobuf form.
+    /// in JSON, and so do lists that are a message of their own); zeros fill up. All zero: no such field in the protobuf form.
     pub proto: [u8; 3],
 }
 

@@ -9,7 +9,7 @@
 //! - `patch=strategy[:key]` the strategic merge strategies and merge key,
 //! - `plain` a scalar that Go holds by value and leaves out when it is zero,
 //! - `value` a struct that Go holds by value, `default=JSON` the default,
-//! - `#n[.n[.n]]` the protobuf field number, from the outside in where Go embeds structs.
+//! - `#n[.n[.n]]` the protobuf field number, from the outside in where Go embeds structs or a list is a message of its own.
 //!
 //! A type is a scalar's name, a struct's name, `[]T` or `{}T`. The facts come from the published API
 //! (OpenAPI extensions and protobuf definitions); tests hold the table against `k8s-openapi`.
