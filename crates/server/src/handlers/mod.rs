@@ -13,7 +13,7 @@ use crate::authn::{Authenticated, AuthnError, Remarks, UserInfo, impersonate, re
 use crate::authz::{Attributes, Decision, ResourceTarget, Target};
 use crate::flow::{Class, Room};
 use crate::http::body::{Body, RequestBody};
-use crate::http::negotiate::MediaType;
+use crate::http::negotiate::{Accept, MediaType};
 use crate::http::{compress, respond};
 use crate::registry::Call;
 use crate::request_info::RequestInfo;
@@ -151,16 +151,17 @@ impl Server {
         info: Arc<RequestInfo>,
         origin: Origin,
     ) -> Response<Body> {
+        let media = Accept::plain_media(&parts.headers);
         if self.ending.load(Ordering::Acquire) && matches!(origin, Origin::Remote(_)) {
             // The client's next request should go elsewhere.
             let response = self.clone().authenticated(&mut parts, body, info, origin).await;
-            let mut response = response.unwrap_or_else(|e| respond::error(&e, MediaType::Json));
+            let mut response = response.unwrap_or_else(|e| respond::error(&e, media));
             response.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
             return response;
         }
         match self.clone().authenticated(&mut parts, body, info, origin).await {
             Ok(response) => response,
-            Err(error) => respond::error(&error, MediaType::Json),
+            Err(error) => respond::error(&error, media),
         }
     }
 
@@ -190,8 +191,9 @@ impl Server {
             trail.acting_as(&user);
         }
         let class = self.flow.classify(&user, &info);
+        let media = Accept::plain_media(&parts.headers);
         let result = self.clone().seated(parts, body, info, user, &class).await;
-        let mut response = result.unwrap_or_else(|error| respond::error(&error, MediaType::Json));
+        let mut response = result.unwrap_or_else(|error| respond::error(&error, media));
         class.mark(response.headers_mut());
         Ok(response)
     }

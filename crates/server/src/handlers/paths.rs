@@ -2,7 +2,7 @@
 
 use super::{Inbound, health};
 use crate::http::body::Body;
-use crate::http::negotiate::{Accept, MediaType};
+use crate::http::negotiate::Accept;
 use crate::http::respond;
 use crate::server::Server;
 use caravel_api::discovery;
@@ -26,7 +26,7 @@ impl Server {
         if health::is_health(path) {
             return self.health(&inbound).await;
         }
-        let media = Accept::of(&inbound.parts.headers, false).map_or(MediaType::Json, |a| a.media);
+        let media = Accept::plain_media(&inbound.parts.headers);
         let ok = |value: &Value| Ok(respond::value(StatusCode::OK, value, media));
         match path.trim_end_matches('/') {
             "" => ok(&self.root_paths()),
@@ -144,7 +144,7 @@ impl Server {
         let kinds = self.registry.kinds();
         let accept = inbound.parts.headers.get(http::header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let Some(version) = discovery::is_aggregated_request(accept) else {
-            let media = Accept::of(&inbound.parts.headers, false)?.media;
+            let media = Accept::choose_plain(&inbound.parts.headers, true)?.media;
             let document = match door {
                 discovery::Door::Api => {
                     let address = format!("{}:{}", self.config.advertise_address, self.config.port);

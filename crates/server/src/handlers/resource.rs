@@ -300,7 +300,7 @@ impl Server {
 
     /// Answers that the store does not take part in are still YAML when that was asked for.
     pub(super) fn media(inbound: &Inbound) -> MediaType {
-        Accept::choose(&inbound.parts.headers, false, true).map_or(MediaType::Json, |a| a.media)
+        Accept::plain_media(&inbound.parts.headers)
     }
 }
 

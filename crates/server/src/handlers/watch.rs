@@ -229,7 +229,7 @@ impl Stream {
                     metadata,
                     b"}",
                 ];
-                frame(out, change, &partial.concat());
+                put(out, self.media, change, &partial.concat());
             }
             Form::Table => {
                 let object = registry.parse(&self.kind, entry)?;
@@ -269,7 +269,7 @@ impl Stream {
                         }
                         frame(out, "BOOKMARK", table.to_string().as_bytes());
                     }
-                    _ => frame(out, "BOOKMARK", partial(&value).to_string().as_bytes()),
+                    _ => put(out, self.media, "BOOKMARK", partial(&value).to_string().as_bytes()),
                 }
             }
         }

@@ -25,11 +25,11 @@ impl MediaType {
         }
     }
 
-    fn named(name: &str, protobuf: bool) -> Option<Self> {
+    fn named(name: &str) -> Option<Self> {
         match name {
             "application/json" | "application/*" | "*/*" => Some(Self::Json),
             "application/yaml" => Some(Self::Yaml),
-            protobuf::CONTENT_TYPE if protobuf => Some(Self::Protobuf),
+            protobuf::CONTENT_TYPE => Some(Self::Protobuf),
             _ => None,
         }
     }
@@ -63,7 +63,7 @@ impl Accept {
     pub const JSON: Self = Self { media: MediaType::Json, form: Form::Object };
 
     /// The best of the client's alternatives that can be served; `list` tells `PartialObjectMetadataList` from
-    /// `PartialObjectMetadata`. No `Accept` header means JSON. Protobuf is not among what can be served.
+    /// `PartialObjectMetadata`. No `Accept` header means JSON. Protobuf is not among what can be served, but for metadata.
     pub fn of(headers: &HeaderMap, list: bool) -> Result<Self, ApiError> {
         Self::choose(headers, list, false)
     }
@@ -76,6 +76,11 @@ impl Accept {
     /// As [`Accept::choose`], for what has no table and no metadata of its own: answers to questions.
     pub fn choose_plain(headers: &HeaderMap, protobuf: bool) -> Result<Self, ApiError> {
         Self::choose_among(headers, false, protobuf, |form| form == Form::Object)
+    }
+
+    /// In what a `Status` or a discovery document goes out: what the client asks for, and JSON when that is nothing served here.
+    pub fn plain_media(headers: &HeaderMap) -> MediaType {
+        Self::choose_plain(headers, true).map_or(MediaType::Json, |accept| accept.media)
     }
 
     fn choose_among(
@@ -112,7 +117,7 @@ impl Accept {
 
 fn parse_clause(clause: &str, list: bool, protobuf: bool) -> Option<(f32, Accept)> {
     let mut parts = clause.split(';').map(str::trim);
-    let media = MediaType::named(&parts.next()?.to_ascii_lowercase(), protobuf)?;
+    let media = MediaType::named(&parts.next()?.to_ascii_lowercase())?;
     let (mut quality, mut form, mut group, mut version) = (1.0, Form::Object, "", "");
     for parameter in parts {
         let (key, value) = parameter.split_once('=')?;
@@ -136,8 +141,13 @@ fn parse_clause(clause: &str, list: bool, protobuf: bool) -> Option<(f32, Accept
     if form != Form::Object && (group != "meta.k8s.io" || !matches!(version, "v1" | "v1beta1")) {
         return None;
     }
-    // Tables and bare metadata go out as JSON or YAML.
-    if form != Form::Object && media == MediaType::Protobuf {
+    // Bare metadata has a protobuf form whatever the object is, and a table has none.
+    let fits = match form {
+        Form::Object => protobuf,
+        Form::Metadata => true,
+        Form::Table => false,
+    };
+    if media == MediaType::Protobuf && !fits {
         return None;
     }
     (quality > 0.0).then_some((quality, Accept { media, form }))
@@ -188,6 +198,19 @@ mod tests {
             ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", true, json(Form::Table)),
             ("application/json;as=Table;v=v9;g=meta.k8s.io,application/json", true, json(Form::Object)),
             ("application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io", true, json(Form::Metadata)),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json",
+                true,
+                Ok(Accept { media: MediaType::Protobuf, form: Form::Metadata }),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1;g=meta.k8s.io",
+                true,
+                json(Form::Table),
+            ),
+            ("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io", true, Err(406)),
+            ("application/cbor", false, Err(406)),
+            ("application/cbor,application/json;q=0.5", false, json(Form::Object)),
             ("application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io", false, json(Form::Metadata)),
             (
                 "application/json;q=0.2,application/yaml;q=0.8",

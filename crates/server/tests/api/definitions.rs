@@ -24,7 +24,7 @@ fn definition() -> Value {
             "versions": [version("v1", true), version("v1beta1", false)]}})
 }
 
-async fn until(client: &Client, path: &str, wanted: u16) {
+pub async fn until(client: &Client, path: &str, wanted: u16) {
     for _ in 0..300 {
         if client.get(path).await.0 == wanted {
             return;

@@ -14,6 +14,7 @@ mod legacy_tokens;
 mod lists;
 mod malformed;
 mod pods;
+mod protobuf;
 mod receiver;
 mod reinvocation;
 mod reloads;
