@@ -4,6 +4,7 @@
 pub mod decode;
 pub mod defaults;
 pub mod discovery;
+pub mod duration;
 pub mod field;
 pub mod kinds;
 pub mod meta;

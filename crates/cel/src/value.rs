@@ -182,7 +182,7 @@ impl<'a> Val<'a> {
                 Some(at) => Self::Timestamp(at),
                 None => Self::Null,
             },
-            ShapeKind::Duration => match crate::library::time::parse_duration(text) {
+            ShapeKind::Duration => match caravel_api::duration::parse(text) {
                 Some(nanos) => Self::Duration(nanos),
                 None => Self::Null,
             },

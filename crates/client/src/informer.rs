@@ -131,6 +131,11 @@ impl<K: Object> Informer<K> {
         self.shared.store.read().by_index(name, value)
     }
 
+    /// Whether the index `name` files any object under `value`, without looking at them.
+    pub fn any_by_index(&self, name: &'static str, value: &str) -> bool {
+        self.shared.store.read().any_by_index(name, value)
+    }
+
     /// Calls `f` for every change from now on, in order, after it has been applied; the objects already
     /// held are reported as added first. `f` runs on the informer's task: it must be quick (enqueue a
     /// key) and must not register handlers itself.

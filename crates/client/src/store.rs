@@ -92,6 +92,10 @@ impl<K: Object> Store<K> {
         let keys = self.indexes.get(name).and_then(|i| i.keys.get(value));
         keys.into_iter().flatten().filter_map(|k| self.get(k)).collect()
     }
+
+    pub(crate) fn any_by_index(&self, name: &str, value: &str) -> bool {
+        self.indexes.get(name).and_then(|i| i.keys.get(value)).is_some_and(|keys| !keys.is_empty())
+    }
 }
 
 impl<K> Index<K> {

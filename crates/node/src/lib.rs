@@ -13,6 +13,7 @@ pub mod config;
 pub mod container;
 pub mod devices;
 pub mod image;
+pub mod inotify;
 pub mod machine;
 pub mod manager;
 pub mod manifests;

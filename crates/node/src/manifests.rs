@@ -2,7 +2,6 @@
 //! the mirror changes nothing, removing the file ends the Pod.
 
 use std::collections::{BTreeMap, HashSet};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +10,12 @@ use caravel_client::{Change, status_code};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::AddWatchFlags;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
 
+use crate::inotify::Inotify;
 use crate::manager::Manager;
 use crate::names;
 use crate::pod::spec;
@@ -24,6 +23,12 @@ use crate::shared::Shared;
 
 /// A manifest at most, bytes.
 const MAX_FILE: u64 = 1 << 20;
+
+/// A manifest is written, or moved here or away, or removed.
+const CHANGES: AddWatchFlags = AddWatchFlags::IN_CLOSE_WRITE
+    .union(AddWatchFlags::IN_MOVED_TO)
+    .union(AddWatchFlags::IN_MOVED_FROM)
+    .union(AddWatchFlags::IN_DELETE);
 
 /// A Pod from a manifest: its name carries the node's, its UID follows from its content.
 pub fn pod(text: &str, node: &str) -> Result<Pod, String> {
@@ -82,7 +87,7 @@ pub async fn run(
     dir: PathBuf,
     stop: CancellationToken,
 ) {
-    let watch = match watch(&dir) {
+    let watch = match Inotify::of(&dir, CHANGES) {
         Ok(w) => w,
         Err(e) => {
             tracing::error!(dir = %dir.display(), error = %e, "the directory of static pods cannot be watched");
@@ -104,40 +109,10 @@ pub async fn run(
         tokio::select! {
             () = stop.cancelled() => return,
             () = manager.mirror_changed.notified() => {}
-            r = changed(&watch) => if r.is_err() { return },
+            r = watch.changed() => if r.is_err() { return },
         }
         // An editor writes a file in several steps.
         tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-struct Watched(Inotify);
-
-impl AsRawFd for Watched {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
-fn watch(dir: &Path) -> std::io::Result<AsyncFd<Watched>> {
-    std::fs::create_dir_all(dir)?;
-    let i = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-    let events = AddWatchFlags::IN_CLOSE_WRITE
-        | AddWatchFlags::IN_MOVED_TO
-        | AddWatchFlags::IN_MOVED_FROM
-        | AddWatchFlags::IN_DELETE;
-    i.add_watch(dir, events)?;
-    // SAFETY: the AsyncFd owns the Inotify, whose descriptor stays open and the same as long as it lives.
-    unsafe { AsyncFd::register_with_interest(Watched(i), tokio::io::Interest::READABLE) }.map_err(std::io::Error::from)
-}
-
-async fn changed(watch: &AsyncFd<Watched>) -> std::io::Result<()> {
-    loop {
-        let mut ready = watch.readable().await?;
-        match ready.try_io(|w| w.get_ref().0.read_events().map_err(std::io::Error::from)) {
-            Ok(events) => return events.map(drop),
-            Err(_) => continue,
-        }
     }
 }
 

@@ -28,37 +28,15 @@ pub fn check(schedule: &str) -> Result<(), String> {
 
 fn descriptor(text: &str) -> Result<(), String> {
     if let Some(every) = text.strip_prefix("@every ") {
-        return go_duration(every).map_err(|why| format!("failed to parse duration {text}: {why}"));
+        return match crate::duration::parse(every) {
+            Some(_) => Ok(()),
+            None => Err(format!("failed to parse duration {text}: time: invalid duration \"{every}\"")),
+        };
     }
     if MACROS.contains(&text) {
         return Ok(());
     }
     Err(format!("unrecognized descriptor: {text}"))
-}
-
-/// Go's `time.ParseDuration`: `1h30m`, `1.5s`.
-fn go_duration(text: &str) -> Result<(), String> {
-    let wrong = || format!("time: invalid duration \"{text}\"");
-    let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
-    if rest == "0" {
-        return Ok(());
-    }
-    if rest.is_empty() {
-        return Err(wrong());
-    }
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
-        if digits == 0 || rest[..digits].parse::<f64>().is_err() {
-            return Err(wrong());
-        }
-        rest = &rest[digits..];
-        let unit = ["ns", "us", "µs", "ms", "s", "m", "h"].into_iter().find(|unit| {
-            rest.strip_prefix(unit)
-                .is_some_and(|after| after.is_empty() || after.starts_with(|c: char| c.is_ascii_digit() || c == '.'))
-        });
-        rest = &rest[unit.ok_or_else(wrong)?.len()..];
-    }
-    Ok(())
 }
 
 fn range(text: &str, low: u32, high: u32) -> Result<(), String> {

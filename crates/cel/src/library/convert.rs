@@ -33,7 +33,7 @@ pub(super) fn call<'a>(evaluator: &Evaluator<'a, '_>, name: &str, args: &[Val<'a
         "duration" => match one {
             Val::Duration(_) => Ok(one.clone()),
             Val::Int(nanos) => Ok(Val::Duration(*nanos)),
-            Val::String(text) => match time::parse_duration(text.as_str()) {
+            Val::String(text) => match caravel_api::duration::parse(text.as_str()) {
                 Some(nanos) => Ok(Val::Duration(nanos)),
                 None => fail(format!("time: invalid duration {:?}", text.as_str())),
             },

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use caravel_client::{Change, Informer, Key, ListSelector, Recorder, WorkQueue, object_ref};
+use caravel_client::{Informer, Key, ListSelector, Recorder, WorkQueue, object_ref};
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, ObjectReference, Pod, Taint};
@@ -18,6 +19,8 @@ use crate::config::NodeTimes;
 use crate::context::{Context, enqueue_each, record};
 
 const WORKERS: usize = 8;
+/// Nodes by the status of their Ready condition.
+const BY_READY: &str = "ready";
 const LEASES: &str = "kube-node-lease";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
@@ -57,9 +60,10 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         seen: Arc::default(),
         context,
     };
+    c.nodes.add_index(BY_READY, |n| ready_state(n).map(str::to_owned).into_iter().collect());
     let queue = WorkQueue::new();
     enqueue_each(&c.nodes, &queue);
-    c.wake_others_on_change_of_health(&queue);
+    c.wake_others_on_disruption(&queue);
     c.wake_on_return(&queue);
     c.nodes.synced().await;
     c.leases.synced().await;
@@ -78,15 +82,18 @@ fn condition<'a>(node: &'a Node, type_: &str) -> Option<&'a NodeCondition> {
 }
 
 impl Controller {
-    /// When one node's health changes the share of healthy ones does: the others may have to be (un)tainted.
-    fn wake_others_on_change_of_health(&self, queue: &WorkQueue<Key>) {
+    /// Whether no node of the cluster is ready. Asked for every node: it must not look at all of them.
+    fn disrupted(&self) -> bool {
+        !self.nodes.any_by_index(BY_READY, "True")
+    }
+
+    /// With the first node that is ready, and when the last one falls silent, the others have to be (un)tainted.
+    fn wake_others_on_disruption(&self, queue: &WorkQueue<Key>) {
         let (nodes, queue) = (self.nodes.clone(), queue.clone());
-        self.nodes.on_change(move |c| {
-            let changed = match c {
-                Change::Updated { old, new } => ready_state(old) != ready_state(new),
-                Change::Added(n) | Change::Deleted(n) => ready_state(n) != Some("True"),
-            };
-            if changed {
+        let disrupted = AtomicBool::new(true);
+        self.nodes.on_change(move |_| {
+            let now = !nodes.any_by_index(BY_READY, "True");
+            if disrupted.swap(now, Ordering::SeqCst) != now {
                 nodes.list().iter().filter(|n| ready_state(n) != Some("True")).for_each(|n| queue.add(Key::of(&**n)));
             }
         });
@@ -113,11 +120,10 @@ impl Controller {
         };
         let now = self.context.now();
         let seen = self.observe(&node, now);
-        let all = self.nodes.list();
         let plan = plan(&Snapshot {
             node: &node,
             last_sign: seen.at,
-            disrupted: all.iter().all(|n| ready_state(n) != Some("True")),
+            disrupted: self.disrupted(),
             times: &self.context.config.node,
             now,
         });

@@ -2,7 +2,6 @@
 //! its connection is. What a driver that is gone told of its devices is taken out of the API, so that no Pod is sent here in vain.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,14 +12,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use k8s_openapi::api::resource::v1::ResourceSlice;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::io::unix::AsyncFd;
+use nix::sys::inotify::AddWatchFlags;
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::drivers::{Driver, Drivers};
 use super::wire::{Client, PluginInfo, Service};
+use crate::inotify::Inotify;
 
 /// How long a driver may be away, as for an update, before its slices are removed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -42,34 +41,11 @@ pub struct Registry {
     pub node: String,
 }
 
-struct Watched(Inotify);
-
-impl AsRawFd for Watched {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
-
-fn watch(dir: &Path) -> std::io::Result<AsyncFd<Watched>> {
-    std::fs::create_dir_all(dir)?;
-    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-    let events =
-        AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_MOVED_FROM;
-    inotify.add_watch(dir, events)?;
-    // SAFETY: the AsyncFd owns the Inotify, whose descriptor stays open and the same as long as it lives.
-    unsafe { AsyncFd::register_with_interest(Watched(inotify), tokio::io::Interest::READABLE) }
-        .map_err(std::io::Error::from)
-}
-
-async fn changed(watch: &AsyncFd<Watched>) -> std::io::Result<()> {
-    loop {
-        let mut ready = watch.readable().await?;
-        match ready.try_io(|w| w.get_ref().0.read_events().map_err(std::io::Error::from)) {
-            Ok(events) => return events.map(drop),
-            Err(_) => continue,
-        }
-    }
-}
+/// A socket is made, or moved here or away, or removed.
+const CHANGES: AddWatchFlags = AddWatchFlags::IN_CREATE
+    .union(AddWatchFlags::IN_DELETE)
+    .union(AddWatchFlags::IN_MOVED_TO)
+    .union(AddWatchFlags::IN_MOVED_FROM);
 
 /// The sockets of a directory; the number tells a socket from a later one in the same place.
 fn sockets(dir: &Path) -> BTreeMap<PathBuf, u64> {
@@ -103,7 +79,7 @@ impl Registry {
     /// Watches until stopped.
     pub async fn run(self, stop: CancellationToken) {
         let work = async {
-            let watch = match watch(&self.dir) {
+            let watch = match Inotify::of(&self.dir, CHANGES) {
                 Ok(watch) => watch,
                 Err(error) => {
                     tracing::error!(dir = %self.dir.display(), %error, "drivers of devices cannot register: the directory cannot be watched");
@@ -118,7 +94,7 @@ impl Registry {
         }
     }
 
-    async fn follow(&self, watch: &AsyncFd<Watched>) {
+    async fn follow(&self, watch: &Inotify) {
         let mut known: BTreeMap<PathBuf, (u64, AbortOnDropHandle<()>)> = BTreeMap::new();
         loop {
             let now = sockets(&self.dir);
@@ -138,7 +114,7 @@ impl Registry {
                     (ino, AbortOnDropHandle::new(tokio::spawn(async move { me.attend(&path).await })))
                 });
             }
-            if changed(watch).await.is_err() {
+            if watch.changed().await.is_err() {
                 return;
             }
         }
@@ -287,11 +263,11 @@ mod tests {
     #[tokio::test]
     async fn only_sockets_count_and_a_new_one_is_another() {
         let dir = tempfile::tempdir().unwrap();
-        let watch = watch(dir.path()).unwrap();
+        let watch = Inotify::of(dir.path(), CHANGES).unwrap();
         std::fs::write(dir.path().join("file"), "").unwrap();
         let path = dir.path().join("d.sock");
         let first = tokio::net::UnixListener::bind(&path).unwrap();
-        changed(&watch).await.unwrap();
+        watch.changed().await.unwrap();
         let before = sockets(dir.path());
         assert_eq!(before.keys().collect::<Vec<_>>(), [&path]);
         // Kept under another name, so that its number is not given to the next.

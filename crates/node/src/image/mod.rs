@@ -15,7 +15,7 @@ use crate::pod::backoff::Backoff;
 use crate::pod::spec;
 use crate::pod::status::Hindrance;
 use crate::shared::{About, Shared};
-use crate::time::{go_duration, now_ns};
+use crate::time::now_ns;
 
 /// How long a failed pull shows as `ErrImagePull` before it shows as `ImagePullBackOff`.
 const SHOW_ERROR: Duration = Duration::from_secs(3);
@@ -141,7 +141,7 @@ async fn pull(
 }
 
 fn round(d: Duration) -> String {
-    go_duration(Duration::from_millis(u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
+    caravel_api::duration::text_std(Duration::from_millis(u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
 }
 
 /// Tries the Pod's credentials one after the other; without any, asks as anyone.

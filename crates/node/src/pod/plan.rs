@@ -10,7 +10,6 @@ use super::backoff::Backoff;
 use super::observed::{ContainerState, Observed, Record};
 use super::spec::{self, Role};
 use super::status::containers::told_lost;
-use crate::time::go_duration;
 
 /// What the probes of one container instance found; `None` before the first verdict or without such a probe.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -389,7 +388,11 @@ pub fn key(pod: &Pod, c: &Container) -> String {
 
 /// How a wait is told.
 pub fn back_off_message(pod: &Pod, container: &str, delay: Duration) -> String {
-    format!("back-off {} restarting failed container={container} pod={}", go_duration(delay), spec::full_name(pod))
+    format!(
+        "back-off {} restarting failed container={container} pod={}",
+        caravel_api::duration::text_std(delay),
+        spec::full_name(pod)
+    )
 }
 
 #[cfg(test)]

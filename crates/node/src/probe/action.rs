@@ -138,7 +138,7 @@ async fn exec(shared: &Shared, id: &str, command: &[String], timeout: Duration) 
         Err(caravel_runtime::Error::DeadlineExceeded(_)) => Outcome::Failure(format!(
             "command timed out: \"{}\" timed out after {}",
             command.join(" "),
-            crate::time::go_duration(timeout)
+            caravel_api::duration::text_std(timeout)
         )),
         Err(e) => Outcome::Unknown(e.detail()),
     }

@@ -16,7 +16,7 @@ pub async fn probe(host: &str, port: u16, service: &str, timeout: Duration) -> R
         Ok(r) => r,
         Err(_) => Err(format!(
             "timeout: failed to connect service \"{host}:{port}\" within {}: context deadline exceeded",
-            crate::time::go_duration(timeout)
+            caravel_api::duration::text_std(timeout)
         )),
     }
 }

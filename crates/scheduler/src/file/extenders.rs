@@ -110,7 +110,7 @@ fn one(e: &FileExtender, at: &str) -> Result<ExtenderConfig, FileError> {
     }
     let timeout = match e.http_timeout.as_deref().filter(|t| !t.is_empty()) {
         None => TIMEOUT,
-        Some(text) => match duration(text) {
+        Some(text) => match caravel_api::duration::parse_std(text) {
             Some(d) if d.is_zero() => TIMEOUT,
             Some(d) => d,
             None => return wrong(format!("{at}.httpTimeout"), format!("{text:?} is no duration, like 500ms or 5s")),
@@ -129,10 +129,6 @@ fn one(e: &FileExtender, at: &str) -> Result<ExtenderConfig, FileError> {
         managed: e.managed_resources.iter().map(|m| m.name.clone()).collect(),
         ignorable: e.ignorable == Some(true),
     })
-}
-
-fn duration(text: &str) -> Option<Duration> {
-    Duration::try_from(text.parse::<jiff::SignedDuration>().ok()?).ok()
 }
 
 fn tls(e: &FileExtender, at: &str) -> Result<Tls, FileError> {

@@ -222,7 +222,7 @@ fn positive(field: &str, text: &str) -> Result<Duration, String> {
     if text.is_empty() {
         return Err(format!("{field}: Required value"));
     }
-    match duration(text) {
+    match caravel_api::duration::parse_std(text) {
         Some(found) if !found.is_zero() => Ok(found),
         Some(_) => Err(format!("{field}: Invalid value: {text:?}: must be > 0s")),
         None => Err(format!("{field}: Invalid value: {text:?}: a duration is written like 3s, 500ms or 1m30s")),
@@ -230,27 +230,6 @@ fn positive(field: &str, text: &str) -> Result<Duration, String> {
 }
 
 /// A duration as Go writes it, in whole hours, minutes, seconds and milliseconds.
-fn duration(text: &str) -> Option<Duration> {
-    let (mut total, mut rest) = (Duration::ZERO, text);
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let number: u64 = rest.get(..digits)?.parse().ok()?;
-        rest = &rest[digits..];
-        let letters = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
-        let (unit, after) = rest.split_at(letters);
-        let part = match unit {
-            "h" => Duration::from_secs(number.checked_mul(3600)?),
-            "m" => Duration::from_secs(number.checked_mul(60)?),
-            "s" => Duration::from_secs(number),
-            "ms" => Duration::from_millis(number),
-            _ => return None,
-        };
-        total = total.checked_add(part)?;
-        rest = after;
-    }
-    (!text.is_empty()).then_some(total)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -27,15 +27,6 @@ fn amounts(usage: Usage) -> Value {
     json!({"cpu": format!("{}n", usage.cpu), "memory": format!("{}Ki", usage.memory / 1024)})
 }
 
-/// Milliseconds as a Go duration: `15s`, `1.002s`.
-fn duration(millis: i64) -> String {
-    let (seconds, rest) = (millis / 1000, millis % 1000);
-    match rest {
-        0 => format!("{seconds}s"),
-        _ => format!("{seconds}.{}s", format!("{rest:03}").trim_end_matches('0')),
-    }
-}
-
 /// The fields that both kinds have. `of` is the node or Pod.
 fn object(kind: &str, of: &Value, usage: Usage, now: Timestamp) -> Value {
     let mut metadata = json!({"name": meta::name(of), "creationTimestamp": crate::clock::rfc3339_seconds(now)});
@@ -47,7 +38,7 @@ fn object(kind: &str, of: &Value, usage: Usage, now: Timestamp) -> Value {
     let at = Timestamp::from_millisecond(usage.at).unwrap_or(now);
     json!({
         "kind": kind, "apiVersion": format!("{GROUP}/{VERSION}"), "metadata": metadata,
-        "timestamp": crate::clock::rfc3339_seconds(at), "window": duration(usage.window),
+        "timestamp": crate::clock::rfc3339_seconds(at), "window": caravel_api::duration::text(usage.window.saturating_mul(1_000_000)),
     })
 }
 
@@ -190,6 +181,5 @@ mod tests {
         assert!(pod_metrics(&pod, &[], now).is_none());
         let node = node_metrics(&json!({"metadata": {"name": "w"}}), usage, now);
         assert_eq!(node["usage"], json!({"cpu": "12345678n", "memory": "3072Ki"}));
-        assert_eq!(duration(15_000), "15s");
     }
 }

@@ -2,33 +2,22 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use nix::errno::Errno;
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use nix::sys::inotify::{AddWatchFlags, WatchDescriptor};
 use parking_lot::Mutex;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// What tokio can watch of an [`Inotify`].
-struct Fd(Inotify);
-
-impl AsRawFd for Fd {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
+use crate::inotify::Inotify;
 
 /// The readers of a directory, and whether it is gone.
 type Dirs = Mutex<HashMap<WatchDescriptor, watch::Sender<bool>>>;
 
 /// Watches directories.
 pub(in crate::server) struct Changes {
-    fd: AsyncFd<Fd>,
+    inotify: Inotify,
     dirs: Dirs,
 }
 
@@ -42,10 +31,7 @@ pub(super) struct Watch {
 impl Changes {
     /// An instance with its task, which ends with `stop`.
     pub(in crate::server) fn start(stop: CancellationToken) -> io::Result<Arc<Self>> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        // SAFETY: the AsyncFd owns the Inotify, whose descriptor stays open and the same as long as it lives.
-        let fd = unsafe { AsyncFd::register_with_interest(Fd(inotify), Interest::READABLE) };
-        let changes = Arc::new(Changes { fd: fd.map_err(io::Error::from)?, dirs: Dirs::default() });
+        let changes = Arc::new(Changes { inotify: Inotify::new()?, dirs: Dirs::default() });
         let all = changes.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -65,7 +51,7 @@ impl Changes {
             | AddWatchFlags::IN_ONLYDIR;
         // Under the lock, so that the last reader of the directory cannot take the watch away meanwhile.
         let mut dirs = self.dirs.lock();
-        let descriptor = self.fd.get_ref().0.add_watch(dir, flags)?;
+        let descriptor = self.inotify.add(dir, flags)?;
         let sender = dirs.entry(descriptor).or_insert_with(|| watch::channel(false).0);
         let receiver = Some(sender.subscribe());
         Ok(Watch { changes: self.clone(), descriptor, receiver })
@@ -86,30 +72,22 @@ impl Drop for Watch {
         self.receiver = None;
         if dirs.get(&self.descriptor).is_some_and(|sender| sender.receiver_count() == 0) {
             dirs.remove(&self.descriptor);
-            let _ = self.changes.fd.get_ref().0.rm_watch(self.descriptor);
+            let _ = self.changes.inotify.remove(self.descriptor);
         }
     }
 }
 
 async fn distribute(changes: Arc<Changes>) {
-    loop {
-        let Ok(mut ready) = changes.fd.readable().await else { return };
-        match ready.get_inner().0.read_events() {
-            Ok(events) => {
-                let gone = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_IGNORED;
-                let dirs = changes.dirs.lock();
-                for event in events {
-                    if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
-                        // Nobody knows what was lost: all look.
-                        dirs.values().for_each(|sender| sender.send_modify(|_| {}));
-                    } else if let Some(sender) = dirs.get(&event.wd) {
-                        sender.send_modify(|is_gone| *is_gone |= event.mask.intersects(gone));
-                    }
-                }
+    let gone = AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_IGNORED;
+    while let Ok(events) = changes.inotify.changed().await {
+        let dirs = changes.dirs.lock();
+        for event in events {
+            if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+                // Nobody knows what was lost: all look.
+                dirs.values().for_each(|sender| sender.send_modify(|_| {}));
+            } else if let Some(sender) = dirs.get(&event.wd) {
+                sender.send_modify(|is_gone| *is_gone |= event.mask.intersects(gone));
             }
-            Err(Errno::EAGAIN) => ready.clear_ready(),
-            Err(Errno::EINTR) => {}
-            Err(_) => return,
         }
     }
 }
