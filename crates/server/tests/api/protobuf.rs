@@ -119,3 +119,82 @@ async fn refusals_are_statuses_in_the_form_that_was_asked_for() {
     let (code, status) = get(&cluster.admin(), "/api/v1/namespaces/default/pods/none", PROTOBUF).await;
     assert_eq!((code, &status["reason"], &status["details"]["name"]), (404, &json!("NotFound"), &json!("none")));
 }
+
+/// A request whose body and answer are protobuf.
+async fn send(client: &Client, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    let gvk = Gvk::from_object(body["apiVersion"].as_str().unwrap(), body["kind"].as_str().unwrap());
+    let bytes = protobuf::encode(&Schema::of_kind(&gvk).unwrap(), body).unwrap();
+    let headers = [("content-type", PROTOBUF), ("accept", PROTOBUF)];
+    let response = client.send(method, path, &headers, bytes).await;
+    assert_eq!(response.headers()["content-type"], PROTOBUF, "{method} {path}");
+    let code = response.status().as_u16();
+    (code, read(&response.into_body().collect().await.unwrap().to_bytes()))
+}
+
+#[tokio::test]
+async fn bodies_of_every_sort_may_be_protobuf() {
+    let cluster = Cluster::new().await;
+    let admin = cluster.admin();
+    let at = |what: &str| format!("/api/v1/namespaces/default/{what}");
+    let core = |kind: &str, rest: Value| {
+        let mut object = json!({"apiVersion": "v1", "kind": kind});
+        object.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        object
+    };
+    let map = core("ConfigMap", json!({"metadata": {"name": "m"}, "data": {"k": "v"}, "binaryData": {"b": "AAEC"}}));
+    let (code, mut made) = send(&admin, "POST", &at("configmaps"), &map).await;
+    assert_eq!((code, &made["binaryData"]), (201, &map["binaryData"]), "{made}");
+    made["data"]["k"] = json!("w");
+    let (code, put) = send(&admin, "PUT", &at("configmaps/m"), &made).await;
+    assert_eq!((code, &put["data"]["k"]), (200, &json!("w")), "{put}");
+    assert_eq!(admin.get(&at("configmaps/m")).await.1["data"]["k"], "w");
+
+    // Options of a deletion say the version of whatever is deleted.
+    let options = |version: &str, uid: &Value| json!({"apiVersion": version, "kind": "DeleteOptions", "preconditions": {"uid": uid}});
+    for version in ["v1", "apps/v1", "meta.k8s.io/v1"] {
+        let (code, said) = send(&admin, "DELETE", &at("configmaps/m"), &options(version, &json!("other"))).await;
+        assert_eq!((code, &said["reason"]), (409, &json!("Conflict")), "{version}: {said}");
+    }
+    let (code, said) = send(&admin, "DELETE", &at("configmaps/m"), &options("v1", &made["metadata"]["uid"])).await;
+    assert_eq!((code, &said["status"]), (200, &json!("Success")), "{said}");
+
+    let review = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+        "spec": {"user": "u", "groups": ["system:masters"], "extra": {"e": ["1", "2"]}, "resourceAttributes": {"verb": "get", "resource": "pods"}}});
+    let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    let (code, said) = send(&admin, "POST", path, &review).await;
+    assert_eq!((code, &said["status"]["allowed"], &said["spec"]), (201, &json!(true), &review["spec"]), "{said}");
+
+    let (code, said) =
+        send(&admin, "POST", &at("serviceaccounts"), &core("ServiceAccount", json!({"metadata": {"name": "default"}})))
+            .await;
+    assert_eq!(code, 201, "{said}");
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": ["a"], "expirationSeconds": 700}});
+    let (code, said) = send(&admin, "POST", &at("serviceaccounts/default/token"), &request).await;
+    assert_eq!((code, said["status"]["token"].is_string()), (201, true), "{said}");
+
+    let pod = core("Pod", json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}));
+    let (code, said) = send(&admin, "POST", &at("pods"), &pod).await;
+    assert_eq!(code, 201, "{said}");
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"},
+        "deleteOptions": {"preconditions": {"uid": "other"}}});
+    let (code, said) = send(&admin, "POST", &at("pods/p/eviction"), &eviction).await;
+    assert_eq!((code, &said["reason"]), (409, &json!("Conflict")), "{said}");
+
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    let (code, made) = send(&admin, "POST", deployments, &deployment).await;
+    assert_eq!((code, &made["spec"]["strategy"]["rollingUpdate"]["maxSurge"]), (201, &json!("25%")), "{made}");
+    let scale =
+        json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "d"}, "spec": {"replicas": 3}});
+    let (code, said) = send(&admin, "PUT", &format!("{deployments}/d/scale"), &scale).await;
+    assert_eq!((code, &said["spec"]["replicas"]), (200, &json!(3)), "{said}");
+
+    for body in [&b"k8s\0\x0a\xff"[..], b"{}", b""] {
+        let (code, said) = admin.call_as("POST", &at("configmaps"), PROTOBUF, body.to_vec()).await;
+        assert_eq!((code, &said["reason"]), (400, &json!("BadRequest")), "{said}");
+    }
+    let (code, said) = admin.call_as("POST", &at("configmaps"), "application/cbor", b"\xa0".to_vec()).await;
+    assert_eq!((code, &said["reason"]), (415, &json!("UnsupportedMediaType")), "{said}");
+}
