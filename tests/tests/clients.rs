@@ -1,6 +1,11 @@
 //! Clients that others wrote: Python's and `kube`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "clients/gardener.rs"]
+mod gardener;
+#[path = "clients/operator.rs"]
+mod operator;
+
 use caravel_tests::{Namespace, busybox_pod, cluster_dir};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
