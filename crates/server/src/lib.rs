@@ -17,6 +17,7 @@ pub mod flow;
 mod follow;
 pub mod handlers;
 pub mod http;
+mod identity;
 pub mod metrics;
 pub mod outbound;
 pub mod pki;

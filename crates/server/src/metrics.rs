@@ -62,13 +62,15 @@ pub struct Metrics {
     pub legacy_tokens: crate::authn::legacy::Uses,
     /// Changes of the file with further token issuers.
     pub authentication_reloads: Reloads,
+    /// Changes of the file that says who decides.
+    pub authorization_reloads: Reloads,
     /// Changes of the file with encryption keys.
     pub encryption_reloads: Reloads,
 }
 
 impl Metrics {
-    /// Fresh metrics.
-    pub fn new() -> Self {
+    /// Fresh metrics of the server with this identity.
+    pub fn new(identity: &str) -> Self {
         let mut registry = Registry::default();
         let requests = Family::<RequestLabels, Counter>::default();
         registry.register("apiserver_request", "Requests by verb, resource and code", requests.clone());
@@ -84,8 +86,10 @@ impl Metrics {
         registry.register("apiserver_request_panics", "Requests that ended in a panic", panics.clone());
         let audit = crate::audit::metrics::AuditMetrics::register(&mut registry);
         let legacy_tokens = crate::authn::legacy::Uses::register(&mut registry);
-        let authentication_reloads = Reloads::register(&mut registry, "authentication_config");
-        let encryption_reloads = Reloads::register(&mut registry, "encryption_config");
+        let mut reloads = |name: &str| Reloads::register(&mut registry, name, identity);
+        let authentication_reloads = reloads("authentication_config");
+        let authorization_reloads = reloads("authorization_config");
+        let encryption_reloads = reloads("encryption_config");
         Self {
             registry,
             requests,
@@ -96,6 +100,7 @@ impl Metrics {
             audit,
             legacy_tokens,
             authentication_reloads,
+            authorization_reloads,
             encryption_reloads,
         }
     }
@@ -147,11 +152,5 @@ impl Metrics {
         let end = out.rfind("# EOF").unwrap_or(out.len());
         out.insert_str(end, more);
         out
-    }
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
     }
 }

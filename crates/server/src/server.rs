@@ -95,7 +95,7 @@ impl Server {
         let seal = if config.encrypt_secrets { Some(Seal::open(&dir)?) } else { None };
         let key = SigningKey::from_pkcs8(&pki.service_account_key).map_err(|e| OpenError::Config(e.to_string()))?;
         let issuer = config.issuer();
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(&crate::identity::identity());
         let service_accounts =
             ServiceAccounts::new(key, issuer.clone(), vec![issuer]).counting(metrics.legacy_tokens.clone());
         let x509 = X509::new(&[pki.ca.cert_der()], config.clock.clone()).map_err(OpenError::Config)?;
@@ -115,10 +115,9 @@ impl Server {
             registry.limit(told.limited);
         }
         registry.set_chain(chain);
-        if let Some(path) = &config.authorization {
-            let entries = crate::authz::config::read(path).map_err(OpenError::Config)?;
-            authorizer.configure(entries).map_err(OpenError::Config)?;
-        }
+        let authorization =
+            config.authorization.as_deref().map(|path| bootstrap::reloads::Authorization::open(path, &authorizer));
+        let authorization = authorization.transpose().map_err(OpenError::Config)?;
         let audit = config.audit.as_ref().map(|a| crate::audit::Audit::open(a, metrics.audit.clone()));
         let audit = audit.transpose().map_err(OpenError::Config)?;
         let own = config.issuer();
@@ -160,6 +159,9 @@ impl Server {
         bootstrap::tasks::start(&server);
         if let Some(authentication) = authentication {
             authentication.follow(&server);
+        }
+        if let Some(authorization) = authorization {
+            authorization.follow(&server);
         }
         if let Err(error) = bootstrap::reloads::follow_keys(&server) {
             tracing::warn!(%error, "changed encryption keys are taken over at the next start only");

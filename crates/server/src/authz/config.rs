@@ -113,17 +113,12 @@ pub struct Settings {
     pub conditions: Vec<String>,
 }
 
-/// Reads a file of `--authorization-config`.
+/// What the text of the file at `path` says; paths in it start where the file is.
 ///
 /// # Errors
 /// What is wrong with it, and where.
-pub fn read(path: &Path) -> Result<Vec<Entry>, String> {
-    let failed = |why: String| format!("the authorization configuration {}: {why}", path.display());
-    let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
-    parse(&text, path.parent().unwrap_or(Path::new("."))).map_err(failed)
-}
-
-fn parse(text: &str, dir: &Path) -> Result<Vec<Entry>, String> {
+pub fn parse(text: &str, path: &Path) -> Result<Vec<Entry>, String> {
+    let dir = path.parent().unwrap_or(Path::new("."));
     let value: Value = serde_yaml::from_str(text).map_err(|e| e.to_string())?;
     let file: File = serde_json::from_value(value).map_err(|e| e.to_string())?;
     let known = file.api_version.split_once('/').is_some_and(|(g, v)| g == GROUP && VERSIONS.contains(&v));
@@ -166,6 +161,26 @@ fn parse(text: &str, dir: &Path) -> Result<Vec<Entry>, String> {
         entries.push(entry);
     }
     Ok(entries)
+}
+
+/// Whether a file that is read later names the Node authorizer and RBAC just where the first one did: upstream neither lets
+/// go of one while it runs, nor starts one.
+///
+/// # Errors
+/// Which one was added or left out.
+pub fn same_kinds(first: &[Entry], next: &[Entry]) -> Result<(), String> {
+    for (kind, name) in [(Entry::Node, "Node"), (Entry::Rbac, "RBAC")] {
+        match (first.contains(&kind), next.contains(&kind)) {
+            (true, false) => {
+                return Err(format!("authorizers: Required value: {name} was there at the start, and must stay"));
+            }
+            (false, true) => {
+                return Err(format!("authorizers: {name} is not allowed: it was not there when the server started"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn settings(name: String, raw: RawWebhook, dir: &Path) -> Result<Settings, String> {
@@ -256,7 +271,7 @@ mod tests {
 
     #[test]
     fn what_the_file_says() {
-        let found = parse(&file(WEBHOOK), Path::new("/etc/k")).unwrap();
+        let found = parse(&file(WEBHOOK), Path::new("/etc/k/config")).unwrap();
         let [Entry::Node, Entry::Webhook(gate)] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!(gate.timeout, Duration::from_secs(3));
         assert_eq!((gate.authorized, gate.unauthorized), (None, Some(Duration::from_secs(90))));
@@ -285,8 +300,29 @@ mod tests {
             ("apiVersion: apiserver.config.k8s.io/v1\nkind: AuthorizationConfiguration".into(), "at least one"),
         ];
         for (text, wanted) in cases {
-            let error = parse(&text, Path::new("/")).unwrap_err();
+            let error = parse(&text, Path::new("/f")).unwrap_err();
             assert!(error.contains(wanted), "{error} should contain {wanted}");
+        }
+    }
+    #[test]
+    fn only_webhooks_come_and_go() {
+        let (node, rbac) = (Entry::Node, Entry::Rbac);
+        let both = [node.clone(), rbac.clone()];
+        let gate = parse(&file(WEBHOOK), Path::new("/f")).unwrap().remove(1);
+        let cases = [
+            (&both[..], vec![rbac.clone(), gate.clone(), node.clone()], None),
+            (&both[..], vec![node.clone(), gate.clone()], Some("RBAC was there")),
+            (&both[..], vec![rbac.clone()], Some("Node was there")),
+            (&both[..1], vec![node, rbac], Some("RBAC is not allowed")),
+            (&[gate][..], vec![], None),
+        ];
+        for (first, next, wanted) in cases {
+            let error = same_kinds(first, &next).err();
+            assert!(
+                error.as_deref().is_some() == wanted.is_some()
+                    && wanted.is_none_or(|w| error.as_deref().unwrap_or_default().contains(w)),
+                "{first:?} to {next:?}: {error:?}"
+            );
         }
     }
 }

@@ -12,7 +12,8 @@ pub mod webhook;
 use crate::authn::{GROUP_MASTERS, UserInfo};
 use crate::request_info::RequestInfo;
 use caravel_api::status::{ApiError, Attempt, forbidden_message};
-use std::sync::{Arc, OnceLock};
+use parking_lot::RwLock;
+use std::sync::Arc;
 use webhook::Webhook;
 
 /// What is to be authorized.
@@ -136,24 +137,28 @@ enum Step {
 }
 
 /// All authorizers together.
-#[derive(Default)]
 pub struct Authorizer {
     /// The compiled RBAC policy.
     pub rbac: rbac::Rbac,
     /// Which node may see what.
     pub nodes: node::NodeGraph,
-    /// Who is asked, in which order; unset as upstream's default has it.
-    steps: OnceLock<Vec<Step>>,
+    /// Who is asked, in which order.
+    steps: RwLock<Arc<Vec<Step>>>,
 }
 
-/// Node, then RBAC.
-const DEFAULT: [Step; 2] = [Step::Node, Step::Rbac];
+impl Default for Authorizer {
+    /// Node, then RBAC, as upstream's default has it.
+    fn default() -> Self {
+        let steps = RwLock::new(Arc::new(vec![Step::Node, Step::Rbac]));
+        Self { rbac: rbac::Rbac::default(), nodes: node::NodeGraph::default(), steps }
+    }
+}
 
 impl Authorizer {
-    /// Says who is asked, in which order; once, before the first request.
+    /// Says who is asked from now on, in which order. What webhooks answered before is forgotten.
     ///
     /// # Errors
-    /// A webhook that cannot be used.
+    /// A webhook that cannot be used; nothing is changed then.
     pub fn configure(&self, entries: Vec<config::Entry>) -> Result<(), String> {
         let step = |entry| {
             Ok(match entry {
@@ -163,11 +168,13 @@ impl Authorizer {
             })
         };
         let steps = entries.into_iter().map(step).collect::<Result<_, String>>()?;
-        self.steps.set(steps).map_err(|_| "the authorizers were configured before".to_owned())
+        *self.steps.write() = Arc::new(steps);
+        Ok(())
     }
 
-    fn steps(&self) -> &[Step] {
-        self.steps.get().map_or(&DEFAULT, Vec::as_slice)
+    /// A request is decided by those who were there when it came.
+    fn steps(&self) -> Arc<Vec<Step>> {
+        self.steps.read().clone()
     }
 
     /// Decides.
@@ -176,7 +183,7 @@ impl Authorizer {
             return Decision::Allowed(String::new());
         }
         let mut reasons = Reasons::default();
-        for step in self.steps() {
+        for step in self.steps().iter() {
             let said = match step {
                 Step::Webhook(webhook) => webhook.decide(attributes).await,
                 own => self.own(own, attributes),
@@ -194,17 +201,34 @@ impl Authorizer {
         if attributes.user.in_group(GROUP_MASTERS) {
             return Decision::Allowed(String::new());
         }
-        if self.steps().iter().any(|step| matches!(step, Step::Webhook(_))) {
+        let steps = self.steps();
+        if steps.iter().any(|step| matches!(step, Step::Webhook(_))) {
             let decide = || tokio::runtime::Handle::current().block_on(self.decide(attributes));
             return tokio::task::block_in_place(decide);
         }
         let mut reasons = Reasons::default();
-        for step in self.steps() {
+        for step in steps.iter() {
             if let Some(decision) = reasons.hear(self.own(step, attributes)) {
                 return decision;
             }
         }
         reasons.none()
+    }
+
+    /// What the authorizers can tell of all that a user may do in a namespace, and who of them cannot tell.
+    pub fn rules_for(&self, user: &UserInfo, namespace: &str) -> (Vec<rbac::Rule>, Vec<&'static str>) {
+        let (mut rules, mut silent) = (vec![], vec![]);
+        for step in self.steps().iter() {
+            match step {
+                Step::Rbac => rules.extend(self.rbac.rules_for(user, namespace)),
+                Step::Node if user.node_name().is_some() => {
+                    silent.push("node authorizer does not support user rule resolution");
+                }
+                Step::Node => {}
+                Step::Webhook(_) => silent.push("webhook authorizer does not support user rule resolution"),
+            }
+        }
+        (rules, silent)
     }
 
     fn own(&self, step: &Step, attributes: &Attributes<'_>) -> Decision {

@@ -1,9 +1,11 @@
-//! Files that the server follows while it runs: further token issuers, and the keys that seal Secrets.
+//! Files that the server follows while it runs: further token issuers, who decides what may be done, and the keys that seal
+//! Secrets.
 
 use super::tasks;
 use crate::authn::oidc::{Configuration, Issuers};
+use crate::authz::{Authorizer, config};
 use crate::registry::{keys, seal, store_error};
-use crate::reload::{self, Take, Watch};
+use crate::reload::{self, Take, Taken, Watch};
 use crate::server::Server;
 use caravel_store::At;
 use std::path::Path;
@@ -34,15 +36,58 @@ impl Authentication {
         let take: Take = Box::new(move |text| {
             let server = weak.upgrade();
             Box::pin(async move {
-                let Some(server) = server else { return Ok(()) };
+                let Some(server) = server else { return Ok(Taken::Same) };
                 let read = Configuration::parse(&text, &server.config.issuer())?;
                 let mut issuers = server.issuers.write();
                 *issuers = Arc::new(issuers.next(read));
-                Ok(())
+                Ok(Taken::Over)
             })
         });
         let reloads = server.metrics.authentication_reloads.clone();
         reload::follow(self.watch, self.text, reloads, server.stop.clone(), take);
+    }
+}
+
+/// The file of `--authorization-config` as it was read first, and the watch that was there before.
+pub struct Authorization {
+    watch: Watch,
+    text: String,
+    first: Vec<config::Entry>,
+}
+
+impl Authorization {
+    /// Reads the file, and has those decide whom it names.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub fn open(path: &Path, authorizer: &Authorizer) -> Result<Self, String> {
+        let failed = |why: String| format!("the authorization configuration {}: {why}", path.display());
+        let watch = Watch::new(path).map_err(|e| failed(e.to_string()))?;
+        let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
+        let first = config::parse(&text, path).map_err(failed)?;
+        authorizer.configure(first.clone()).map_err(failed)?;
+        Ok(Self { watch, text, first })
+    }
+
+    /// Follows it as long as the server runs. Webhooks may come and go; the other authorizers are those of the start.
+    pub fn follow(self, server: &Arc<Server>) {
+        let Self { watch, text, first } = self;
+        let (authorizer, path) = (server.authorizer.clone(), watch.path().to_path_buf());
+        let mut last = first.clone();
+        let take: Take = Box::new(move |text| {
+            let mut replace = || {
+                let next = config::parse(&text, &path)?;
+                config::same_kinds(&first, &next)?;
+                if next == last {
+                    return Ok(Taken::Same);
+                }
+                authorizer.configure(next.clone())?;
+                last = next;
+                Ok(Taken::Over)
+            };
+            Box::pin(std::future::ready(replace()))
+        });
+        reload::follow(watch, text, server.metrics.authorization_reloads.clone(), server.stop.clone(), take);
     }
 }
 
@@ -63,8 +108,8 @@ pub fn follow_keys(server: &Arc<Server>) -> Result<(), String> {
     let take: Take = Box::new(move |text| {
         let server = weak.upgrade();
         Box::pin(async move {
-            let Some(server) = server else { return Ok(()) };
-            replace(&server, &text).await
+            let Some(server) = server else { return Ok(Taken::Same) };
+            replace(&server, &text).await.map(|()| Taken::Over)
         })
     });
     reload::follow(watch, text, server.metrics.encryption_reloads.clone(), server.stop.clone(), take);

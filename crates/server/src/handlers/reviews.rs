@@ -202,18 +202,24 @@ impl Server {
             let error = FieldError::required(&root.child("namespace"), "no namespace on request");
             return Err(ApiError::invalid(&kind.group, &kind.kind, "", &[error]));
         }
-        let mut rules = self.authorizer.rbac.rules_for(user, namespace);
+        let (mut rules, silent) = self.authorizer.rules_for(user, namespace);
         if user.in_group(crate::authn::GROUP_MASTERS) {
             let all = || vec!["*".to_owned()];
             rules.insert(0, Rule { verbs: all(), groups: all(), resources: all(), ..Rule::default() });
             rules.insert(1, Rule { verbs: all(), paths: all(), ..Rule::default() });
         }
         let (paths, resources): (Vec<&Rule>, Vec<&Rule>) = rules.iter().partition(|r| !r.paths.is_empty());
-        Ok(json!({
+        let mut status = json!({
             "resourceRules": resources.iter().map(|r| r.to_value()).collect::<Vec<_>>(),
             "nonResourceRules": paths.iter().map(|r| r.to_value()).collect::<Vec<_>>(),
-            "incomplete": user.node_name().is_some(),
-        }))
+            "incomplete": !silent.is_empty(),
+        });
+        match silent.as_slice() {
+            [] => {}
+            [one] => status["evaluationError"] = json!(one),
+            several => status["evaluationError"] = json!(format!("[{}]", several.join(", "))),
+        }
+        Ok(status)
     }
 
     async fn token_review(&self, kind: &Kind, review: &Value) -> Result<Value, ApiError> {

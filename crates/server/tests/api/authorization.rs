@@ -86,6 +86,11 @@ async fn conditions_say_what_it_is_asked_about() {
     assert!(receiver.rest().is_empty());
     assert_eq!(ann.get(MAPS).await.0, 200);
     assert_eq!(receiver.rest().len(), 1);
+    // All that somebody may do, no webhook can tell.
+    let rules = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": {"namespace": "default"}});
+    let (code, said) = ann.post("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", rules).await;
+    assert_eq!((code, &said["status"]["incomplete"]), (201, &json!(true)));
+    assert_eq!(said["status"]["evaluationError"], "webhook authorizer does not support user rule resolution");
 }
 
 /// A failure is tried again; one that lasts is what the file says it is.

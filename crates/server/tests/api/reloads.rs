@@ -16,10 +16,23 @@ async fn metric(cluster: &Cluster, line: &str) -> u64 {
     text.lines().find_map(|l| l.strip_prefix(line)?.trim().parse().ok()).unwrap_or(0)
 }
 
-/// Waits until the metric has the value.
+/// How often the configuration was read again with this outcome, as a line of metrics without its value.
+async fn total(cluster: &Cluster, name: &str, status: &str) -> String {
+    // The identity is the machine's: its hash is the same in all of them.
+    let (_, text) = cluster.admin().get("/metrics").await;
+    let text = text.as_str().unwrap_or_default().to_owned();
+    let used = format!("apiserver_{name}_controller_last_config_info{{apiserver_id_hash=\"");
+    let id =
+        text.lines().find_map(|l| l.strip_prefix(&used)).and_then(|rest| rest.split('"').next().map(str::to_owned));
+    let id = id.expect("the configuration in use is told");
+    assert!(id.starts_with("sha256:") && id.len() == 71, "{id}");
+    format!("apiserver_{name}_controller_automatic_reloads_total{{status=\"{status}\",apiserver_id_hash=\"{id}\"}}")
+}
+
+/// Waits until the metric has the value, or more: a file that is written in place may be read when only a part of it is there.
 async fn until(cluster: &Cluster, line: &str, wanted: u64) {
     for _ in 0..1000 {
-        if metric(cluster, line).await == wanted {
+        if metric(cluster, line).await >= wanted {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -97,10 +110,8 @@ async fn issuers_are_read_again_and_a_bad_file_changes_nothing() {
     .unwrap();
     let path = file.clone();
     let cluster = Cluster::with(|config| config.authentication = Some(path)).await;
-    let total = |status: &str| {
-        format!("apiserver_authentication_config_controller_automatic_reloads_total{{status=\"{status}\"}}")
-    };
-    let (good, bad) = (total("success"), total("failure"));
+    let good = total(&cluster, "authentication_config", "success").await;
+    let bad = total(&cluster, "authentication_config", "failure").await;
     let token = issuer.token();
     assert_eq!(user_of(&cluster, &token).await, Value::Null);
     replace(&file, &issuer.config("a:"));
@@ -126,19 +137,78 @@ async fn encryption_keys_are_rotated_without_a_restart() {
     let file = cluster.dir.path().join("pki/encryption.keys");
     let old = std::fs::read_to_string(&file).unwrap();
     let new = format!("key2 {}\n", STANDARD.encode([7; 32]));
-    let total =
-        |status: &str| format!("apiserver_encryption_config_controller_automatic_reloads_total{{status=\"{status}\"}}");
+    let good = total(&cluster, "encryption_config", "success").await;
+    let bad = total(&cluster, "encryption_config", "failure").await;
     // The old key is still needed.
     replace(&file, &new);
-    until(&cluster, &total("failure"), 1).await;
+    until(&cluster, &bad, 1).await;
     assert_eq!(admin.get(&format!("{secrets}/s")).await.1["data"]["a"], STANDARD.encode("hidden"));
     replace(&file, &format!("{new}{old}"));
-    until(&cluster, &total("success"), 1).await;
+    until(&cluster, &good, 1).await;
     // Everything was written again, so that the old key can go.
     replace(&file, &new);
-    until(&cluster, &total("success"), 2).await;
+    until(&cluster, &good, 2).await;
     assert_eq!(admin.get(&format!("{secrets}/s")).await.1["data"]["a"], STANDARD.encode("hidden"));
     drop(admin);
     let again = cluster.restart().await;
     assert_eq!(again.admin().get(&format!("{secrets}/s")).await.1["data"]["a"], STANDARD.encode("hidden"));
+}
+
+fn authorizers(more: &[Value]) -> String {
+    let mut all = vec![json!({"type": "Node", "name": "node"})];
+    all.extend_from_slice(more);
+    json!({"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthorizationConfiguration", "authorizers": all})
+        .to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_decides_is_read_again_and_a_bad_file_changes_nothing() {
+    let receiver = Receiver::start(|_| answer(&json!({"status": {"allowed": true, "reason": "by the gate"}}))).await;
+    let dir = tempfile::tempdir().unwrap();
+    let kubeconfig = receiver.kubeconfig(dir.path(), "/authorize");
+    let gate = json!({"type": "Webhook", "name": "gate", "webhook": {
+        "timeout": "3s", "subjectAccessReviewVersion": "v1", "failurePolicy": "Deny",
+        "connectionInfo": {"type": "KubeConfigFile", "kubeConfigFile": kubeconfig.file_name().unwrap().to_str().unwrap()}}});
+    let rbac = json!({"type": "RBAC", "name": "rbac"});
+    let file = dir.path().join("authorization.json");
+    std::fs::write(&file, authorizers(std::slice::from_ref(&rbac))).unwrap();
+    let path = file.clone();
+    let cluster = Cluster::with(|config| config.authorization = Some(path)).await;
+    let good = total(&cluster, "authorization_config", "success").await;
+    let bad = total(&cluster, "authorization_config", "failure").await;
+    let ann = cluster.client(caravel_server::UserInfo::new("ann", &[]));
+    let maps = "/api/v1/namespaces/default/configmaps";
+    assert_eq!(ann.get(maps).await.0, 403);
+    replace(&file, &authorizers(&[gate.clone(), rbac.clone()]));
+    until(&cluster, &good, 1).await;
+    assert_eq!(ann.get(maps).await.0, 200, "the webhook allows it");
+    // Wrong in one way after the other.
+    let mut failures = 0;
+    let unfit = |change: fn(&mut Value)| {
+        let mut gate = gate.clone();
+        change(&mut gate);
+        authorizers(&[gate, rbac.clone()])
+    };
+    for text in [
+        "{".to_owned(),
+        authorizers(&[]),
+        authorizers(&[json!({"type": "ABAC", "name": "abac"}), rbac.clone()]),
+        unfit(|gate| gate["webhook"]["timeout"] = json!("31s")),
+        unfit(|gate| gate["webhook"]["connectionInfo"]["kubeConfigFile"] = json!("absent")),
+        unfit(|gate| {
+            gate["webhook"]["matchConditionSubjectAccessReviewVersion"] = json!("v1");
+            gate["webhook"]["matchConditions"] = json!([{"expression": "request.("}]);
+        }),
+    ] {
+        replace(&file, &text);
+        failures += 1;
+        until(&cluster, &bad, failures).await;
+        assert_eq!(ann.get(maps).await.0, 200, "the old stays after {text}");
+    }
+    // The same in other words is no reload; what comes after it is.
+    replace(&file, &format!("{}\n\n", authorizers(&[gate, rbac.clone()])));
+    replace(&file, &authorizers(&[rbac]));
+    until(&cluster, &good, 2).await;
+    assert_eq!(ann.get(maps).await.0, 403, "the webhook is gone, and with it what it said");
+    assert_eq!(metric(&cluster, &bad).await, failures);
 }
