@@ -27,9 +27,14 @@ impl Orchard {
             );
         }
         if path == format!("/openapi/v3{base}") {
-            return Reply::Json(
-                json!({"openapi": "3.0.0", "info": {"title": "orchard", "version": "v1"}, "paths": {}}),
-            );
+            return Reply::Json(json!({"openapi": "3.0.0", "info": {"title": "orchard", "version": "v1"}, "paths": {},
+                "components": {"schemas": self.definitions("#/components/schemas")}}));
+        }
+        if path == "/openapi/v2" {
+            let same = call.header("if-none-match") == ["\"one\""];
+            let (status, body) = if same { (304, vec![]) } else { (200, self.swagger().to_string().into_bytes()) };
+            let headers = [("content-type", "application/json"), ("etag", "\"one\"")];
+            return Reply::Plain(status, headers.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(), body);
         }
         if path == base {
             let verbs = ["create", "delete", "get", "list"];
@@ -83,6 +88,39 @@ impl Orchard {
             }
             _ => Reply::Plain(404, vec![], vec![]),
         }
+    }
+}
+
+/// Of each type of metadata the cluster's server has one of the same name, which says something else.
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
+impl Orchard {
+    fn definitions(&self, at: &str) -> Value {
+        let name = format!("{}.v1alpha1.Flunder", self.group);
+        json!({
+            name: {"type": "object", "description": "Flunder grows on trees.", "properties": {
+                "metadata": {"$ref": format!("{at}/{META}"), "description": "About it."},
+                "juice": {"type": "integer", "format": "int32", "description": "How much it holds, in litres."}},
+                "x-kubernetes-group-version-kind": [{"group": self.group, "version": "v1alpha1", "kind": "Flunder"}]},
+            META: {"type": "object", "description": "Metadata of the orchard.", "properties": {"name": {"type": "string"}}},
+            "Hidden": {"type": "string"},
+        })
+    }
+
+    fn swagger(&self) -> Value {
+        let answer =
+            |name: &str| json!({"200": {"description": "OK", "schema": {"$ref": format!("#/definitions/{name}")}}});
+        let kind = json!({"group": self.group, "version": "v1alpha1", "kind": "Flunder"});
+        let mut paths = json!({"/api/v1/secrets": {"get": {"responses": answer("Hidden")}}});
+        paths[format!("/apis/{}/v1alpha1/namespaces/{{namespace}}/flunders", self.group)] = json!({
+            "get": {"operationId": "listFlunder", "parameters": [{"$ref": "#/parameters/pretty-orchard"}],
+                "responses": answer(&format!("{}.v1alpha1.Flunder", self.group)),
+                "x-kubernetes-action": "list", "x-kubernetes-group-version-kind": kind}});
+        json!({
+            "swagger": "2.0", "info": {"title": "orchard", "version": "v1"}, "paths": paths,
+            "definitions": self.definitions("#/definitions"),
+            "parameters": {"pretty-orchard": {"name": "pretty", "in": "query", "type": "string"}, "unused": {"name": "x", "in": "query", "type": "string"}},
+        })
     }
 }
 
@@ -236,6 +274,63 @@ fn another_server_answers_its_group() {
         let (_, groups) = world.ns.wire().get("/apis");
         let listed = groups["groups"].as_array().unwrap().iter().any(|g| g["name"] == world.group);
         if code == 404 && !listed && world.aggregated().is_null() { Ok(()) } else { Err(format!("{code}")) }
+    });
+}
+
+/// The one document of OpenAPI version 2 has the kinds of other servers, as long as they are registered.
+#[test]
+fn one_document_describes_all_kinds() {
+    let mut world = World::new("agg-openapi");
+    let name = format!("{}.v1alpha1.Flunder", world.group);
+    let path = format!("/apis/{}/v1alpha1/namespaces/{{namespace}}/flunders", world.group);
+    let whole = || world.ns.wire().get("/openapi/v2").1;
+    let own = whole();
+    world.register(|_| {});
+    world.until_condition("True", "Passed");
+    let merged = world.ns.eventually("its definitions are there", || {
+        let document = whole();
+        if document["definitions"][&name].is_object() { Ok(document) } else { Err("not yet".to_owned()) }
+    });
+    // The kind, under its own path; nothing else of that server, and nothing that was there is another.
+    let get = &merged["paths"][&path]["get"];
+    assert_eq!(get["responses"]["200"]["schema"]["$ref"], format!("#/definitions/{name}"));
+    assert_eq!(get["parameters"][0]["$ref"], "#/parameters/pretty-orchard");
+    assert_eq!(merged["parameters"]["pretty-orchard"]["in"], "query");
+    assert!(merged["parameters"].get("unused").is_none() && merged["definitions"].get("Hidden").is_none());
+    assert_eq!(merged["paths"]["/api/v1/secrets"], own["paths"]["/api/v1/secrets"]);
+    assert_eq!(merged["definitions"][META], own["definitions"][META]);
+    // What has the name of something else has another, or that which another test's server of the same kind brought.
+    let meta = merged["definitions"][&name]["properties"]["metadata"]["$ref"].as_str().unwrap();
+    let meta = meta.strip_prefix("#/definitions/").unwrap();
+    assert!(meta.starts_with(&format!("{META}_v")), "{meta}");
+    assert_eq!(merged["definitions"][meta]["description"], "Metadata of the orchard.");
+
+    // kubectl reads it, in protobuf, and the document of version 3, which is the server's own.
+    let version = format!("--api-version={}/v1alpha1", world.group);
+    for output in ["plaintext", "plaintext-openapiv2"] {
+        let said = world.ns.eventually("kubectl explains it", || {
+            world.ns.try_kubectl(&["explain", "flunders", &version, "--output", output])
+        });
+        assert!(said.contains("Flunder grows on trees.") && said.contains("juice"), "{output}: {said}");
+        let said = world.ns.ok(&["explain", "flunders.juice", &version, "--output", output]);
+        assert!(said.contains("in litres"), "{output}: {said}");
+        let said = world.ns.ok(&["explain", "flunders.metadata", &version, "--output", output]);
+        assert!(said.contains("About it.") && said.contains("name"), "{output}: {said}");
+    }
+
+    // A server that does not answer keeps its place; one that is not registered any more has none.
+    world.server = None;
+    world.ns.eventually("its requests fail", || match world.ns.wire().get(&world.flunders()) {
+        (503, _) => Ok(()),
+        (code, said) => Err(format!("{code} {said}")),
+    });
+    let whole = || world.ns.wire().get("/openapi/v2").1;
+    assert!(whole()["definitions"][&name].is_object());
+    assert_eq!(world.ns.wire().delete(&world.path()).0, 200);
+    world.ns.eventually("its definitions are gone", || {
+        let document = whole();
+        let left = document["definitions"].get(&name).is_some() || document["paths"].get(&path).is_some();
+        if left { Err("it is still there".to_owned()) } else { Ok(()) }
     });
 }
 

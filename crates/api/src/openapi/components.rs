@@ -45,6 +45,7 @@ fn named(node: Node<'_>) -> Option<String> {
         Type::IntOrString => "machinery.util.intstr.IntOrString",
         Type::Time => "meta.v1.Time",
         Type::MicroTime => "meta.v1.MicroTime",
+        Type::Duration => "meta.v1.Duration",
         Type::Raw => "machinery.runtime.RawExtension",
         Type::Fields => "meta.v1.FieldsV1",
         Type::Json => "apiextensions.v1.JSON",
@@ -67,6 +68,7 @@ fn scalar(name: &str, style: Style) -> Option<Value> {
         }
         "machinery.util.intstr.IntOrString" => json!({"format": "int-or-string", "type": "string"}),
         "meta.v1.Time" | "meta.v1.MicroTime" => json!({"format": "date-time", "type": "string"}),
+        "meta.v1.Duration" => json!({"type": "string"}),
         "machinery.runtime.RawExtension" | "meta.v1.FieldsV1" | "meta.v1.Patch" => json!({"type": "object"}),
         "apiextensions.v1.JSON"
         | "apiextensions.v1.JSONSchemaPropsOrArray"

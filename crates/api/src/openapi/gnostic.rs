@@ -28,6 +28,13 @@ pub fn encode(document: &Value) -> Vec<u8> {
             m.named(1, name, |m| self::schema(m, schema));
         }
     });
+    if document["parameters"].is_object() {
+        out.message(10, |m| {
+            for (name, parameter) in entries(&document["parameters"]) {
+                m.named(1, name, |m| self::parameter(m, parameter));
+            }
+        });
+    }
     for requirement in document["security"].as_array().into_iter().flatten() {
         out.message(12, |m| {
             for (name, scopes) in entries(requirement) {
@@ -62,7 +69,7 @@ fn path_item(m: &mut Message, item: &Value) {
         }
     }
     for parameter in item["parameters"].as_array().into_iter().flatten() {
-        m.message(9, |m| m.message(1, |m| self::parameter(m, parameter)));
+        m.message(9, |m| parameter_or_reference(m, parameter));
     }
 }
 
@@ -73,7 +80,7 @@ fn operation(m: &mut Message, operation: &Value) {
     m.texts(6, &operation["produces"]);
     m.texts(7, &operation["consumes"]);
     for parameter in operation["parameters"].as_array().into_iter().flatten() {
-        m.message(8, |m| m.message(1, |m| self::parameter(m, parameter)));
+        m.message(8, |m| parameter_or_reference(m, parameter));
     }
     m.message(9, |m| {
         for (code, response) in entries(&operation["responses"]) {
@@ -91,6 +98,14 @@ fn operation(m: &mut Message, operation: &Value) {
     extensions(m, 13, operation);
 }
 
+/// Documents of other servers say what many operations share once.
+fn parameter_or_reference(m: &mut Message, parameter: &Value) {
+    match parameter.get("$ref") {
+        Some(reference) => m.message(2, |m| m.text(1, reference)),
+        None => m.message(1, |m| self::parameter(m, parameter)),
+    }
+}
+
 fn parameter(m: &mut Message, parameter: &Value) {
     match parameter["in"].as_str().unwrap_or_default() {
         "body" => m.message(1, |m| {
@@ -100,10 +115,15 @@ fn parameter(m: &mut Message, parameter: &Value) {
             m.flag(4, &parameter["required"]);
             m.message(5, |m| schema(m, &parameter["schema"]));
         }),
-        // Parameters of query and path have the same first fields; those of the query know one more.
+        // The others have the same fields, but that queries and forms know one more.
         place => m.message(2, |m| {
-            let shift = u32::from(place == "query");
-            m.message(if place == "query" { 3 } else { 4 }, |m| {
+            let (number, shift) = match place {
+                "header" => (1, 0),
+                "formData" => (2, 1),
+                "query" => (3, 1),
+                _ => (4, 0),
+            };
+            m.message(number, |m| {
                 m.flag(1, &parameter["required"]);
                 m.text(2, &parameter["in"]);
                 m.text(3, &parameter["description"]);
@@ -147,8 +167,10 @@ fn schema(m: &mut Message, schema: &Value) {
         Value::Object(_) => m.message(21, |m| m.message(1, |m| self::schema(m, &schema["additionalProperties"]))),
         _ => {}
     }
-    if schema["type"].is_string() {
-        m.message(22, |m| m.text(1, &schema["type"]));
+    match &schema["type"] {
+        Value::String(_) => m.message(22, |m| m.text(1, &schema["type"])),
+        Value::Array(_) => m.message(22, |m| m.texts(1, &schema["type"])),
+        _ => {}
     }
     if schema["items"].is_object() {
         m.message(23, |m| m.message(1, |m| self::schema(m, &schema["items"])));

@@ -11,6 +11,7 @@ mod components;
 mod custom;
 mod describe;
 pub mod gnostic;
+pub mod merge;
 mod operations;
 #[cfg(test)]
 mod tests;

@@ -71,6 +71,7 @@ async fn watch(registry: Arc<Registry>, weak: Weak<Remote>) {
             Ok(()) => {}
         }
         if verdict.available {
+            remote.read_swagger(&registry, !had.available).await;
             tokio::select! {
                 () = remote.doubt.notified() => {
                     wait = SOON;

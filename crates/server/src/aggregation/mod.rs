@@ -11,6 +11,7 @@ mod discovery;
 mod local;
 mod pass;
 mod remote;
+mod swagger;
 
 pub use remote::Remote;
 

@@ -76,7 +76,8 @@ impl Server {
                 Ok(respond::text(StatusCode::BAD_GATEWAY, why))
             }
             Ok(answer) => Ok(answer),
-            Err(error) => {
+            Err(failed) => {
+                let error = failed.error(&backend.what);
                 if error.code == 503 {
                     remote.doubt.notify_one();
                 }

@@ -1,13 +1,14 @@
 //! One aggregated API server.
 
-use crate::outbound::{self, Place, Trust, client_tls};
+use super::swagger::Read;
+use crate::outbound::{self, MAX_ANSWER, Place, Trust, client_tls};
 use crate::pki::Pki;
 use crate::registry::Registry;
 use base64::Engine as _;
 use bytes::Bytes;
 use caravel_api::meta;
-use http::header::{ACCEPT, HOST, HeaderValue, USER_AGENT};
-use http::{Request, StatusCode};
+use http::header::{ACCEPT, HOST, HeaderValue, IF_NONE_MATCH, USER_AGENT};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use parking_lot::{Mutex, RwLock};
 use rustls::ClientConfig;
@@ -49,6 +50,8 @@ pub struct Remote {
     /// TLS, and the front proxy's certificate that it was made with.
     tls: RwLock<Option<(String, MadeTls)>>,
     pub(super) known: Mutex<Known>,
+    /// Its OpenAPI document of version 2.
+    pub(super) swagger: Mutex<Read>,
     /// Told when it should be looked at again soon.
     pub(super) doubt: tokio::sync::Notify,
     uid: String,
@@ -79,6 +82,7 @@ impl Remote {
             pki,
             tls: RwLock::default(),
             known: Mutex::new(Known { available, ..Known::default() }),
+            swagger: Mutex::default(),
             doubt: tokio::sync::Notify::new(),
             uid: meta::uid(object).to_owned(),
             spec,
@@ -131,6 +135,21 @@ impl Remote {
     /// # Errors
     /// A text: it could not be reached, or was too slow.
     pub(super) async fn look(&self, registry: &Registry, path: &str) -> Result<(StatusCode, Bytes), String> {
+        let answer = self.fetch(registry, path, "", MAX_ANSWER).await?;
+        Ok((answer.status(), answer.into_body()))
+    }
+
+    /// The same, if it is another than that with this `ETag` (or there is none), of at most so many bytes.
+    ///
+    /// # Errors
+    /// A text: it could not be reached, was too slow, or is too large.
+    pub(super) async fn fetch(
+        &self,
+        registry: &Registry,
+        path: &str,
+        tag: &str,
+        most: usize,
+    ) -> Result<Response<Bytes>, String> {
         let addresses = registry.addresses_of(&self.place).await?;
         let mut request = Request::get(path).body(Full::new(Bytes::new())).map_err(|e| e.to_string())?;
         let headers = request.headers_mut();
@@ -140,8 +159,11 @@ impl Remote {
         headers.insert(USER_AGENT, HeaderValue::from_static("kube-aggregator"));
         headers.insert("x-remote-user", HeaderValue::from_static("system:kube-aggregator"));
         headers.insert("x-remote-group", HeaderValue::from_static("system:masters"));
+        if !tag.is_empty() {
+            headers.insert(IF_NONE_MATCH, HeaderValue::try_from(tag).map_err(|e| e.to_string())?);
+        }
         let name = self.place.server_name();
-        let work = outbound::fetch(&addresses, &name, self.tls()?, request);
+        let work = outbound::fetch(&addresses, &name, self.tls()?, request, most);
         let timed = tokio::time::timeout(LOOK, work).await;
         timed.unwrap_or_else(|_| {
             Err(format!("Get \"https://{}{path}\": context deadline exceeded", self.place.authority()))

@@ -154,7 +154,8 @@ impl Server {
         if !protobuf && Accept::of(&inbound.parts.headers, false)?.media != MediaType::Json {
             return Err(ApiError::not_acceptable(&["application/json", gnostic::ACCEPTED]));
         }
-        let hash = v2::hash(&kinds);
+        let foreign = self.aggregation.swaggers();
+        let hash = foreign.hash(v2::hash(&kinds));
         let tag = format!("\"{hash}\"");
         if let Some(unchanged) = unchanged(inbound, &tag) {
             return Ok(unchanged);
@@ -164,7 +165,8 @@ impl Server {
         let bytes = self
             .documents
             .get(name, move || {
-                let document = v2::document(&kinds, &|kind| schema_of(&schemas, kind));
+                let mut document = v2::document(&kinds, &|kind| schema_of(&schemas, kind));
+                foreign.merge_into(&mut document);
                 if protobuf {
                     gnostic::encode(&document).into()
                 } else {

@@ -14,7 +14,7 @@ const SHOWN: usize = 256;
 /// The JSON of a successful answer.
 pub(super) async fn read(response: Response<Incoming>) -> Result<Value, String> {
     let status = response.status().as_u16();
-    let bytes = limited(response.into_body()).await?;
+    let bytes = limited(response.into_body(), MAX_ANSWER).await?;
     if !(200..=206).contains(&status) {
         return Err(refusal(status, &bytes));
     }
@@ -23,13 +23,13 @@ pub(super) async fn read(response: Response<Incoming>) -> Result<Value, String> 
 }
 
 /// The whole body, if it is within the limit.
-pub(super) async fn limited(mut body: Incoming) -> Result<Bytes, String> {
-    let too_large = || format!("the answer is larger than {MAX_ANSWER} bytes");
+pub(super) async fn limited(mut body: Incoming, most: usize) -> Result<Bytes, String> {
+    let too_large = || format!("the answer is larger than {most} bytes");
     let mut out = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|e| format!("the answer broke off: {e}"))?;
         let Ok(data) = frame.into_data() else { continue };
-        if out.len() + data.len() > MAX_ANSWER {
+        if out.len() + data.len() > most {
             return Err(too_large());
         }
         out.extend_from_slice(&data);
