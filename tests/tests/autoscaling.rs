@@ -1,6 +1,9 @@
 //! Metrics of nodes and Pods as `kubectl top` shows them, and the HorizontalPodAutoscaler under a real load.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "autoscaling/wire.rs"]
+mod wire;
+
 use caravel_tests::{Namespace, condition, condition_of};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -163,4 +166,57 @@ fn kubectl_top() {
     // Discovery names it, as for any group.
     let groups = ns.ok(&["api-resources", "--api-group=metrics.k8s.io", "-o", "name"]);
     assert_eq!(groups.split_whitespace().collect::<Vec<_>>(), ["nodes.metrics.k8s.io", "pods.metrics.k8s.io"]);
+}
+
+/// The message in the envelope, whose kind must be this one.
+fn message<M: prost::Message + Default>(ns: &Namespace, path: &str, kind: &str) -> M {
+    let (media, bytes) = caravel_tests::block_on({
+        let (client, path) = (ns.wire().client(), path.to_owned());
+        async move {
+            let request =
+                http::Request::get(path).header("accept", "application/vnd.kubernetes.protobuf,application/json");
+            let response = client.send(request.body(kube::client::Body::empty()).unwrap()).await.unwrap();
+            assert_eq!(response.status(), 200);
+            let media = response.headers()["content-type"].to_str().unwrap().to_owned();
+            (media, response.into_body().collect_bytes().await.unwrap())
+        }
+    });
+    assert_eq!(media, "application/vnd.kubernetes.protobuf", "{path}");
+    let unknown: wire::Unknown = prost::Message::decode(bytes.strip_prefix(b"k8s\0").expect("an envelope")).unwrap();
+    let wanted = wire::TypeMeta { api_version: "metrics.k8s.io/v1beta1".into(), kind: kind.into() };
+    assert_eq!(unknown.type_meta, Some(wanted), "{path}");
+    M::decode(&unknown.raw[..]).unwrap()
+}
+
+/// Clients of metrics-server ask for protobuf first.
+#[test]
+fn metrics_travel_as_protobuf() {
+    let ns = Namespace::new("top-protobuf");
+    ns.make("pods", &caravel_tests::pod_of("sleeper", &caravel_tests::sleeper("sleeper")));
+    ns.until("pod/sleeper", "{.status.phase}", "Running");
+    let pods = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{}/pods", ns.name);
+    ns.eventually("it is measured", || match ns.wire().get(&format!("{pods}/sleeper")) {
+        (200, _) => Ok(()),
+        (code, said) => Err(format!("{code} {said}")),
+    });
+    let check = |pod: &wire::PodMetrics| {
+        let metadata = pod.metadata.clone().unwrap();
+        assert_eq!((metadata.name.as_str(), &metadata.namespace), ("sleeper", &ns.name));
+        assert!(pod.timestamp.as_ref().unwrap().seconds > 1_700_000_000, "{pod:?}");
+        assert!(pod.window.as_ref().unwrap().duration > 0, "{pod:?}");
+        assert_eq!((pod.containers.len(), pod.containers[0].name.as_str()), (1, "c"));
+        let amount = |of: &str| pod.containers[0].usage[of].string.clone();
+        assert!(amount("cpu").ends_with('n') && amount("memory").ends_with("Ki"), "{pod:?}");
+    };
+    check(&message::<wire::PodMetrics>(&ns, &format!("{pods}/sleeper"), "PodMetrics"));
+    let list = message::<wire::PodMetricsList>(&ns, &pods, "PodMetricsList");
+    assert_eq!(list.items.len(), 1, "{list:?}");
+    check(&list.items[0]);
+    let nodes = message::<wire::NodeMetricsList>(&ns, "/apis/metrics.k8s.io/v1beta1/nodes", "NodeMetricsList");
+    // Nodes that only stand in for some are not measured.
+    let node = nodes.items.first().expect("the node is measured");
+    assert!(node.usage["cpu"].string.ends_with('n') && node.window.as_ref().unwrap().duration > 0, "{node:?}");
+    let name = node.metadata.as_ref().unwrap().name.clone();
+    let path = format!("/apis/metrics.k8s.io/v1beta1/nodes/{name}");
+    assert_eq!(message::<wire::NodeMetrics>(&ns, &path, "NodeMetrics").metadata.unwrap().name, name);
 }

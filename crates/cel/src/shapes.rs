@@ -122,7 +122,7 @@ fn kind_at(node: Node<'_>, name: &str, depth: usize) -> Arc<Shape> {
         Type::Int32 | Type::Int64 => ShapeKind::Int,
         Type::Double => ShapeKind::Double,
         // Admission sees objects as JSON: times and bytes are strings there.
-        Type::String | Type::Bytes | Type::Time | Type::MicroTime => ShapeKind::String,
+        Type::String | Type::Bytes | Type::Time | Type::MicroTime | Type::Duration => ShapeKind::String,
         Type::IntOrString | Type::Quantity => ShapeKind::IntOrString,
         Type::List => match node.element() {
             Some(element) => ShapeKind::List(kind_at(element, &format!("{name}.@idx"), depth + 1)),

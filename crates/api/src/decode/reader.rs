@@ -125,7 +125,7 @@ impl Seed<'_, '_, '_> {
         let go_type = self.node.map(go_type).unwrap_or_default();
         let path = self.path.go();
         let why = match self.node.map(Node::ty) {
-            Some(Type::IntOrString | Type::Quantity | Type::Time | Type::MicroTime) => {
+            Some(Type::IntOrString | Type::Quantity | Type::Time | Type::MicroTime | Type::Duration) => {
                 format!("json: cannot unmarshal {found} into Go value of type string at field {path}")
             }
             _ if path.is_empty() => format!("json: cannot unmarshal {found} into Go value of type {go_type}"),
@@ -183,7 +183,7 @@ impl Seed<'_, '_, '_> {
     fn text<E: de::Error>(mut self, text: Cow<'_, str>) -> Result<Option<Value>, E> {
         self.spend(text.len())?;
         let checked = match self.expected() {
-            None | Some(Type::String | Type::IntOrString) => Ok(text),
+            None | Some(Type::String | Type::IntOrString | Type::Duration) => Ok(text),
             Some(Type::Quantity) => scalar::canonical_quantity(text),
             Some(Type::Time) => scalar::time(text, false),
             Some(Type::MicroTime) => scalar::time(text, true),
@@ -443,6 +443,7 @@ fn go_type(node: Node<'_>) -> String {
         Type::IntOrString => "intstr.IntOrString".to_owned(),
         Type::Time => "v1.Time".to_owned(),
         Type::MicroTime => "v1.MicroTime".to_owned(),
+        Type::Duration => "v1.Duration".to_owned(),
         Type::Raw => "runtime.RawExtension".to_owned(),
         Type::Fields => "v1.FieldsV1".to_owned(),
         Type::Json => "interface {}".to_owned(),

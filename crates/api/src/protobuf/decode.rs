@@ -153,6 +153,7 @@ fn one(node: Node<'_>, field: Field<'_>, depth: usize) -> Result<Value, ProtoErr
         }
         (Type::IntOrString, Field::Bytes(bytes)) => int_or_string(bytes)?,
         (Type::Time | Type::MicroTime, Field::Bytes(bytes)) => time(bytes, node.ty() == Type::MicroTime)?,
+        (Type::Duration, Field::Bytes(bytes)) => crate::duration::text(integer(bytes, 1)?).into(),
         (Type::Raw | Type::Fields | Type::Json, Field::Bytes(bytes)) => embedded_json(bytes)?,
         (Type::PropsOrArray | Type::PropsOrBool | Type::PropsOrStrings, Field::Bytes(bytes)) => {
             props(node, bytes, depth)?

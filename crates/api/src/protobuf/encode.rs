@@ -102,6 +102,10 @@ fn one(number: u32, node: Node<'_>, value: &Value, out: &mut Writer) -> Result<(
                 out.varint(2, time.subsec_nanosecond() as u64);
             });
         }
+        Type::Duration => {
+            let nanos = value.as_str().and_then(crate::duration::parse).ok_or_else(wrong)?;
+            out.message(number, |out| out.varint(1, nanos as u64));
+        }
         Type::Raw | Type::Fields | Type::Json => out.message(number, |out| out.bytes(1, value.to_string().as_bytes())),
         Type::PropsOrArray | Type::PropsOrBool | Type::PropsOrStrings => return props(number, node, value, out),
         Type::Object => {

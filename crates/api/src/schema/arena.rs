@@ -40,6 +40,8 @@ pub enum Type {
     Time,
     /// `metav1.MicroTime`: RFC 3339 with microseconds.
     MicroTime,
+    /// `metav1.Duration`: text as Go writes it.
+    Duration,
     /// `runtime.RawExtension`: any object, opaque.
     Raw,
     /// `metav1.FieldsV1`: a field set, opaque here.

@@ -176,6 +176,7 @@ fn parse_type(arena: &mut Arena, text: &'static str) -> NodeData {
         "intstr" => Type::IntOrString,
         "time" => Type::Time,
         "microtime" => Type::MicroTime,
+        "duration" => Type::Duration,
         "raw" => Type::Raw,
         "fields" => Type::Fields,
         "props|array" => return NodeData { element: props, ..NodeData::new(Type::PropsOrArray) },

@@ -293,7 +293,9 @@ fn is_of_type(ty: Type, value: &Value) -> bool {
         Type::Int32 | Type::Int64 => is_of_named_type("integer", value),
         Type::Double => value.is_number(),
         Type::IntOrString => value.is_string() || is_of_named_type("integer", value),
-        Type::String | Type::Bytes | Type::Quantity | Type::Time | Type::MicroTime => value.is_string(),
+        Type::String | Type::Bytes | Type::Quantity | Type::Time | Type::MicroTime | Type::Duration => {
+            value.is_string()
+        }
         _ => true,
     }
 }

@@ -65,8 +65,7 @@ impl Server {
     /// Answers a request about this group.
     pub(crate) async fn usage(self: &Arc<Self>, inbound: &Inbound, kind: &Kind) -> Result<Response<Body>, ApiError> {
         let list = inbound.info.verb == "list";
-        // As for custom resources there is no protobuf form.
-        let accept = Accept::choose(&inbound.parts.headers, list, false)?;
+        let accept = Accept::choose(&inbound.parts.headers, list, true)?;
         let found = match (&*kind.plural, list) {
             ("nodes", _) => self.node_usages(inbound, kind).await?,
             _ => self.pod_usages(inbound, kind).await?,
@@ -164,6 +163,9 @@ impl Server {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use caravel_api::kinds::Gvk;
+    use caravel_api::protobuf;
+    use caravel_api::schema::Schema;
 
     #[test]
     fn objects_are_shaped_as_upstream() {
@@ -181,5 +183,12 @@ mod tests {
         assert!(pod_metrics(&pod, &[], now).is_none());
         let node = node_metrics(&json!({"metadata": {"name": "w"}}), usage, now);
         assert_eq!(node["usage"], json!({"cpu": "12345678n", "memory": "3072Ki"}));
+        // In protobuf, too, as metrics-server has it.
+        for object in [got, node] {
+            let bytes = respond::to_protobuf(&object).unwrap();
+            let kind = Gvk::from_object(&format!("{GROUP}/{VERSION}"), object["kind"].as_str().unwrap());
+            let back = protobuf::decode(&Schema::of_kind(&kind).unwrap(), &bytes).unwrap();
+            assert_eq!(back, object);
+        }
     }
 }

@@ -130,7 +130,8 @@ impl Server {
             .body(crate::http::body::RequestBody::new(empty))
             .map_err(|e| ApiError::internal(e.to_string()))?;
         let (parts, body) = request.into_parts();
-        let response = crate::proxy::forward::forward(parts, body, &backend, path, self.stop.clone()).await?;
+        let response = crate::proxy::forward::forward(parts, body, &backend, path, self.stop.clone()).await;
+        let response = response.map_err(|failed| failed.error(&backend.what))?;
         let status = response.status();
         let bytes = match response.into_body() {
             crate::http::body::Body::Through(body) => crate::http::body::read_limited(body, LIMIT).await?,
