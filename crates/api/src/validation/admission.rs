@@ -198,10 +198,13 @@ fn service_path(out: &mut Out, at: Path, path: &str) {
 
 fn web_url(out: &mut Out, at: Path, url: &str) {
     const FORM: &str = "; desired format: https://host[/path]";
-    let Some(rest) = url.strip_prefix("https://") else {
-        let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+    if let Some(why) = unreadable(url) {
+        return out.push(FieldError::required(at, format!("url must be a valid URL: parse {url:?}: {why}{FORM}")));
+    }
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    if !scheme.eq_ignore_ascii_case("https") {
         return out.push(FieldError::invalid(at, scheme, format!("'https' is the only allowed URL scheme{FORM}")));
-    };
+    }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     if authority.is_empty() {
         out.push(FieldError::invalid(at, "", format!("host must be specified{FORM}")));
@@ -215,6 +218,29 @@ fn web_url(out: &mut Out, at: Path, url: &str) {
     if rest.contains('?') {
         out.push(FieldError::invalid(at, url, "query parameters are not permitted in the URL"));
     }
+}
+
+/// What keeps a URL from being read at all.
+fn unreadable(url: &str) -> Option<&'static str> {
+    if url.chars().any(|c| c.is_ascii_control()) {
+        return Some("net/url: invalid control character in URL");
+    }
+    let (_, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    if let Some(inner) = host.strip_prefix('[') {
+        let Some((_, port)) = inner.split_once(']') else { return Some("missing ']' in host") };
+        return bad_port(port.strip_prefix(':').or(Some(port).filter(|p| p.is_empty())));
+    }
+    if host.contains([' ', '\\', '<', '>', '"', '^', '`', '{', '|', '}']) {
+        return Some("invalid character in host name");
+    }
+    bad_port(Some(host.split_once(':').map_or("", |(_, port)| port)))
+}
+
+fn bad_port(port: Option<&str>) -> Option<&'static str> {
+    let fine = port.is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()));
+    (!fine).then_some("invalid port after host")
 }
 
 pub(super) fn admission_policy(out: &mut Out, object: &Value, mutating: bool) {

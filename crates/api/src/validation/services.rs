@@ -283,7 +283,8 @@ fn traffic(out: &mut Out, at: Path, spec: &Value, kind: &str) {
 
 /// Addresses that stand for this host, a link or a group, which nothing outside can reach.
 fn not_special(out: &mut Out, at: Path, text: &str) {
-    let Some(ip) = names::parse_ip(text) else { return };
+    // An IPv4 address that is written as one of IPv6 leads where it does.
+    let Some(ip) = names::parse_ip(text).map(|ip| ip.to_canonical()) else { return };
     if ip.is_unspecified() {
         out.push(FieldError::invalid(at, text, format!("may not be unspecified ({text})")));
     }
@@ -468,7 +469,7 @@ fn slice_endpoint(out: &mut Out, at: Path, one: &Value, kind: &str) {
         let at = list.index(i);
         match kind {
             "IPv4" | "IPv6" => match names::parse_ip(address) {
-                Some(ip) if family_of(ip) == kind => not_special(out, &at, address),
+                Some(ip) if family_of(ip) == kind && ip == ip.to_canonical() => not_special(out, &at, address),
                 _ => out.push(FieldError::invalid(&at, address, format!("must be a valid {kind} address"))),
             },
             "FQDN" => invalid_all(out, &at, address, names::fully_qualified(address, 2)),

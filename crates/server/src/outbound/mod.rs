@@ -12,6 +12,7 @@ mod tls;
 
 pub use remote::Remote;
 pub use resolve::is_allowed;
+pub(crate) use tls::explain;
 pub use tls::{Trust, client_tls};
 
 use crate::registry::Registry;
@@ -237,27 +238,38 @@ impl Extension {
     }
 }
 
-/// One request over a connection of its own: status and body of the answer, which is at most [`MAX_ANSWER`] bytes.
+/// One request over a connection of its own: the answer, whose body is at most `most` bytes.
 ///
 /// # Errors
-/// A text: no connection, or the answer broke off.
+/// A text: no connection, or the answer broke off or is too large.
 pub async fn fetch(
     addresses: &[SocketAddr],
     server_name: &str,
     tls: Arc<ClientConfig>,
     request: Request<Full<Bytes>>,
-) -> Result<(http::StatusCode, Bytes), String> {
+    most: usize,
+) -> Result<Response<Bytes>, String> {
     let stream = dial(addresses, server_name, tls).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
     let driver = tokio::spawn(connection);
     let work = async {
-        let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
-        let status = response.status();
-        Ok((status, answer::limited(response.into_body()).await?))
+        let (parts, body) = sender.send_request(request).await.map_err(|e| e.to_string())?.into_parts();
+        Ok(Response::from_parts(parts, answer::limited(body, most).await?))
     };
     let result = work.await;
     driver.abort();
     result
+}
+
+/// Why a connection did not come about, in the words of Go's dialer.
+pub(crate) fn refusal(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
+        std::io::ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
+        std::io::ErrorKind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
+        std::io::ErrorKind::TimedOut => "connect: connection timed out".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// A TLS connection to the first of `addresses` that takes one.
@@ -275,11 +287,7 @@ pub async fn dial(
         let stream = match tokio::time::timeout(CONNECT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
-                let why = match error.kind() {
-                    std::io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
-                    _ => error.to_string(),
-                };
-                last = format!("dial tcp {address}: {why}");
+                last = format!("dial tcp {address}: {}", refusal(&error));
                 continue;
             }
             Err(_) => {

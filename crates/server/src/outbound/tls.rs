@@ -164,13 +164,31 @@ fn covers(pattern: &str, name: &str) -> bool {
 }
 
 /// A failed handshake in the words of Go's TLS.
-pub(super) fn explain(error: &std::io::Error, name: &str) -> String {
+pub(crate) fn explain(error: &std::io::Error, name: &str) -> String {
+    if error.kind() == std::io::ErrorKind::UnexpectedEof {
+        return "EOF".to_owned();
+    }
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    let Some(rustls::Error::InvalidCertificate(why)) = inner else { return format!("remote error: tls: {error}") };
+    let why = match inner {
+        Some(rustls::Error::InvalidCertificate(why)) => why,
+        Some(rustls::Error::InvalidMessage(_)) => {
+            return "tls: first record does not look like a TLS handshake".to_owned();
+        }
+        _ => return format!("remote error: tls: {error}"),
+    };
     let why = match why {
         CertificateError::UnknownIssuer => "x509: certificate signed by unknown authority".to_owned(),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } | CertificateError::NotValidYet => {
             "x509: certificate has expired or is not yet valid".to_owned()
+        }
+        CertificateError::NotValidForNameContext { presented, .. } if !presented.is_empty() => {
+            // `DnsName("a.example")`, `IpAddress(10.0.0.1)`
+            let bare = |one: &String| {
+                let inner = one.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+                inner.unwrap_or(one).trim_matches('"').to_owned()
+            };
+            let names: Vec<String> = presented.iter().map(bare).collect();
+            format!("x509: certificate is valid for {}, not {name}", names.join(", "))
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             format!("x509: certificate is not valid for any names, but wanted to match {name}")

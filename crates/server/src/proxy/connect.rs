@@ -1,16 +1,18 @@
 //! The connecting subresources: `pods/{log,exec,attach,portforward,proxy}`, `nodes/proxy`, `services/proxy`.
 
 use super::forward::forward;
-use super::locate::split_name;
+use super::kubelet;
+use super::locate::{node_of, split_name};
 use super::rewrite::{Links, answer, prepare};
 use crate::admission::{Operation, Request};
 use crate::handlers::Inbound;
 use crate::http::body::Body;
+use crate::http::respond;
 use crate::request_info::query_pairs;
 use crate::server::Server;
 use caravel_api::kinds::Kind;
 use caravel_api::status::ApiError;
-use http::{Method, Response};
+use http::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -41,11 +43,15 @@ impl Server {
         let with_query = |path: String, query: &str| if query.is_empty() { path } else { format!("{path}?{query}") };
         let (backend, target) = match (&*kind.plural, subresource) {
             ("pods", "log") => {
-                let (pod, node) = self.pod_on_node(namespace, &name).await?;
+                let pod = self.pod(namespace, &name).await?;
                 let container = container_of(&pod, &query, "a container name must be specified")?;
                 check_log_query(&query)?;
+                let Some(node) = node_of(&pod) else {
+                    // Nobody has a log of it yet.
+                    return Ok(respond::with(StatusCode::NO_CONTENT, "text/plain", Body::Empty));
+                };
                 let path = format!("/containerLogs/{namespace}/{name}/{container}");
-                (self.node_backend(&node).await?, with_query(path, &without(&query, "container")))
+                (self.node_backend(node).await?, with_query(path, &without(&query, "container")))
             }
             ("pods", door @ ("exec" | "attach")) => {
                 let (pod, node) = self.pod_on_node(namespace, &name).await?;
@@ -55,8 +61,7 @@ impl Server {
                 (self.node_backend(&node).await?, with_query(path, &kubelet_query(&query)))
             }
             ("pods", "portforward") => {
-                let (pod, node) = self.pod_on_node(namespace, &name).await?;
-                refuse_finished(&pod)?;
+                let (_, node) = self.pod_on_node(namespace, &name).await?;
                 let path = format!("/portForward/{namespace}/{name}");
                 (self.node_backend(&node).await?, with_query(path, &query))
             }
@@ -68,7 +73,10 @@ impl Server {
         // Who the caller is concerns nobody behind this server.
         parts.headers.remove(http::header::AUTHORIZATION);
         parts.headers.remove(http::header::COOKIE);
-        forward(parts, body, &backend, &target, self.stop.clone()).await
+        if subresource == "log" {
+            return kubelet::log(parts, body, &backend, &target, &name, self.stop.clone()).await;
+        }
+        kubelet::upgrade(parts, body, &backend, &target, self.stop.clone()).await
     }
 
     /// Passes a request on to a Pod, a Service's endpoint or a node's own port, so that links in the answer lead here again.
@@ -102,7 +110,8 @@ impl Server {
         let links = Links { prefix, hosts: asked.into_iter().chain([backend.host.clone()]).collect() };
         parts.headers.remove(http::header::AUTHORIZATION);
         prepare(&mut parts, &links, &path);
-        let response = forward(parts, body, &backend, &format!("{path}{query}"), self.stop.clone()).await?;
+        let response = forward(parts, body, &backend, &format!("{path}{query}"), self.stop.clone()).await;
+        let response = response.map_err(|failed| failed.error(&backend.what))?;
         Ok(if upgrade { response } else { answer(response, links, &method) })
     }
 

@@ -1,6 +1,7 @@
 //! Passing one request on to another server, its answer back, and after an upgrade the raw bytes both ways.
 
 use crate::http::body::{Body, BoxError, RequestBody};
+use crate::outbound;
 use caravel_api::status::ApiError;
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, UPGRADE};
 use http::request::Parts;
@@ -66,27 +67,50 @@ pub(crate) fn strip_named(headers: &mut HeaderMap) {
     }
 }
 
+/// Why there is no answer to hand on.
+#[derive(Debug)]
+pub enum Unreachable {
+    /// The request cannot be passed on.
+    Request(ApiError),
+    /// No connection, in the words of Go's dialer.
+    Dial(String),
+    /// There was one, but no proper answer.
+    Answer(String),
+}
+
+impl Unreachable {
+    /// As it is said of Services, Pods and whatever listens on nodes.
+    pub fn error(self, what: &str) -> ApiError {
+        match self {
+            Self::Request(error) => error,
+            Self::Dial(why) | Self::Answer(why) => {
+                ApiError::service_unavailable(format!("error trying to reach {what}: {why}"))
+            }
+        }
+    }
+}
+
 /// Passes the request on with `path_and_query` as its target.
+///
+/// # Errors
+/// Why there is no answer.
 pub async fn forward(
     mut parts: Parts,
     body: RequestBody,
     backend: &Backend,
     path_and_query: &str,
     stop: CancellationToken,
-) -> Result<Response<Body>, ApiError> {
-    let target: Uri = path_and_query
-        .parse()
-        .map_err(|_| ApiError::bad_request(format!("the path {path_and_query:?} cannot be passed on")))?;
+) -> Result<Response<Body>, Unreachable> {
+    let refuse = |why: String| Unreachable::Request(ApiError::bad_request(why));
+    let target: Uri =
+        path_and_query.parse().map_err(|_| refuse(format!("the path {path_and_query:?} cannot be passed on")))?;
     let upgrade = upgrade_of(&parts);
-    let unreachable = |why: String| {
-        ApiError::new(503, "ServiceUnavailable", format!("error trying to reach {}: {why}", backend.what))
-    };
-    let io = connect(backend).await.map_err(unreachable)?;
+    let io = connect(backend).await.map_err(Unreachable::Dial)?;
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(256 * 1024)
         .handshake(TokioIo::new(io))
         .await
-        .map_err(|e| unreachable(e.to_string()))?;
+        .map_err(|e| Unreachable::Answer(e.to_string()))?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "a connection to a backend ended with an error");
@@ -101,19 +125,19 @@ pub async fn forward(
     } else {
         parts.headers.remove(UPGRADE);
     }
-    let host = HeaderValue::try_from(&backend.host).map_err(|e| ApiError::internal(e.to_string()))?;
+    let host = HeaderValue::try_from(&backend.host).map_err(|e| refuse(e.to_string()))?;
     parts.headers.insert(HOST, host);
     let mut request = Request::new(body);
     *request.method_mut() = parts.method.clone();
     *request.uri_mut() = target;
     *request.headers_mut() = parts.headers;
-    let mut response = sender.send_request(request).await.map_err(|e| unreachable(e.to_string()))?;
+    let mut response = sender.send_request(request).await.map_err(broken)?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         if upgrade.is_none() {
-            return Err(unreachable("it answered with an upgrade that nobody asked for".into()));
+            return Err(Unreachable::Answer("it answered with an upgrade that nobody asked for".into()));
         }
         let Some(on_client) = on_client else {
-            return Err(ApiError::bad_request("this connection cannot be upgraded".to_owned()));
+            return Err(refuse("this connection cannot be upgraded".to_owned()));
         };
         let on_backend = hyper::upgrade::on(&mut response);
         tokio::spawn(async move {
@@ -141,6 +165,12 @@ pub async fn forward(
     Ok(Response::from_parts(head, Body::Through(body)))
 }
 
+/// A connection that ended in the middle, as Go says it.
+fn broken(error: hyper::Error) -> Unreachable {
+    let ended = error.is_incomplete_message() || error.is_closed() || error.is_canceled();
+    Unreachable::Answer(if ended { "unexpected EOF".to_owned() } else { error.to_string() })
+}
+
 /// The protocol that the request asks to change to.
 pub(super) fn upgrade_of(parts: &Parts) -> Option<HeaderValue> {
     let asks = parts
@@ -163,24 +193,22 @@ async fn connect(backend: &Backend) -> Result<Box<dyn Io>, String> {
         let stream = match tokio::time::timeout(CONNECT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
-                last = format!("dial tcp {address}: {error}");
+                last = format!("dial tcp {address}: {}", outbound::refusal(&error));
                 continue;
             }
             Err(_) => {
-                last = format!("dial tcp {address}: no answer within {} s", CONNECT.as_secs());
+                last = format!("dial tcp {address}: i/o timeout");
                 continue;
             }
         };
         let _ = stream.set_nodelay(true);
         let Some(tls) = &backend.tls else { return Ok(Box::new(stream)) };
-        let name = match &backend.server_name {
-            Some(name) => ServerName::try_from(name.clone()).map_err(|e| format!("{name:?}: {e}"))?,
-            None => ServerName::IpAddress(address.ip().into()),
-        };
+        let wanted = backend.server_name.clone().unwrap_or_else(|| address.ip().to_string());
+        let name = ServerName::try_from(wanted.clone()).map_err(|e| format!("{wanted:?}: {e}"))?;
         match tokio::time::timeout(CONNECT, TlsConnector::from(tls.clone()).connect(name, stream)).await {
             Ok(Ok(stream)) => return Ok(Box::new(stream)),
-            Ok(Err(error)) => last = format!("TLS with {address}: {error}"),
-            Err(_) => last = format!("TLS with {address}: no answer within {} s", CONNECT.as_secs()),
+            Ok(Err(error)) => last = outbound::explain(&error, &wanted),
+            Err(_) => last = "net/http: TLS handshake timeout".to_owned(),
         }
     }
     Err(last)

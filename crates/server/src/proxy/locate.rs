@@ -51,9 +51,9 @@ impl Server {
             .filter(|address| !self.is_own(*address))
             .collect();
         if addresses.is_empty() {
-            return Err(ApiError::service_unavailable(format!(
-                "no preferred addresses found for node {node:?}; known addresses: []"
-            )));
+            let known: Vec<&str> = all.iter().filter_map(|a| a.get("address").and_then(Value::as_str)).collect();
+            let why = format!("no preferred addresses found; known addresses: [{}]", known.join(" "));
+            return Err(ApiError::new(500, "", why));
         }
         Ok(Backend {
             host: format!("{node}:{port}"),
@@ -94,27 +94,23 @@ impl Server {
         Ok(backend)
     }
 
+    /// A Pod.
+    pub(super) async fn pod(&self, namespace: &str, name: &str) -> Result<Value, ApiError> {
+        let found = self.registry.object("", "pods", namespace, name).await?;
+        found.ok_or_else(|| ApiError::not_found("", "pods", name))
+    }
+
     /// A Pod that runs on a node, with its node's name.
     pub(super) async fn pod_on_node(&self, namespace: &str, name: &str) -> Result<(Value, String), ApiError> {
-        let pod = self
-            .registry
-            .object("", "pods", namespace, name)
-            .await?
-            .ok_or_else(|| ApiError::not_found("", "pods", name))?;
-        let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default().to_owned();
-        if node.is_empty() {
-            return Err(ApiError::bad_request(format!("pod {name} does not have a host assigned")));
-        }
+        let pod = self.pod(namespace, name).await?;
+        let node = node_of(&pod).map(str::to_owned);
+        let node = node.ok_or_else(|| ApiError::bad_request(format!("pod {name} does not have a host assigned")))?;
         Ok((pod, node))
     }
 
     /// A port of a Pod.
     pub(super) async fn pod_backend(&self, namespace: &str, named: &Named<'_>) -> Result<Backend, ApiError> {
-        let pod = self
-            .registry
-            .object("", "pods", namespace, named.name)
-            .await?
-            .ok_or_else(|| ApiError::not_found("", "pods", named.name))?;
+        let pod = self.pod(namespace, named.name).await?;
         let ip: IpAddr = pod
             .pointer("/status/podIP")
             .and_then(Value::as_str)
@@ -144,8 +140,12 @@ impl Server {
 
     /// A ready endpoint of a Service's port, at random.
     pub(super) async fn service_backend(&self, namespace: &str, named: &Named<'_>) -> Result<Backend, ApiError> {
-        if self.registry.object("", "services", namespace, named.name).await?.is_none() {
-            return Err(ApiError::not_found("", "services", named.name));
+        let service = self.registry.object("", "services", namespace, named.name).await?;
+        let service = service.ok_or_else(|| ApiError::not_found("", "services", named.name))?;
+        // A name outside has no endpoints: users could have any host called.
+        if service.pointer("/spec/type").and_then(Value::as_str) == Some("ExternalName") {
+            let why = format!("no endpoints available for service {:?}", named.name);
+            return Err(ApiError::service_unavailable(why));
         }
         let found = self.registry.service_addresses(namespace, named.name, named.port).await;
         let found = found.map_err(ApiError::service_unavailable)?;
@@ -160,6 +160,11 @@ impl Server {
 /// Pods and endpoints must not lead back into the server's own machine: an address is data that users write.
 fn refuse_local(ip: IpAddr) -> Result<(), ApiError> {
     if is_allowed(ip) { Ok(()) } else { Err(ApiError::bad_request("address not allowed".to_owned())) }
+}
+
+/// The node that a Pod runs on.
+pub(super) fn node_of(pod: &Value) -> Option<&str> {
+    pod.pointer("/spec/nodeName").and_then(Value::as_str).filter(|name| !name.is_empty())
 }
 
 fn containers(pod: &Value) -> impl Iterator<Item = &Value> {

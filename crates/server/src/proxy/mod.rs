@@ -3,6 +3,7 @@
 
 mod connect;
 pub(crate) mod forward;
+mod kubelet;
 mod locate;
 mod rewrite;
 

@@ -112,7 +112,9 @@ async fn connections_to_pods_say_what_is_wrong() {
     let admin = cluster.admin();
     account(&admin).await;
     admin.post(PODS, pod("p")).await;
-    let (code, error) = admin.get(&format!("{PODS}/p/log")).await;
+    // Of what runs nowhere yet there is no log.
+    assert_eq!(admin.get(&format!("{PODS}/p/log")).await, (204, json!("")));
+    let (code, error) = admin.get(&format!("{PODS}/p/exec?command=sh")).await;
     assert_eq!((code, error["message"].as_str()), (400, Some("pod p does not have a host assigned")));
     bind(&admin, "p").await;
     let (code, error) = admin.get(&format!("{PODS}/p/log?container=z")).await;
