@@ -49,6 +49,7 @@ impl<'a> Samples<'a> {
             Type::IntOrString => json!(format!("{made}%")),
             Type::Time => json!(format!("2026-01-02T03:04:{:02}Z", made % 60)),
             Type::MicroTime => json!(format!("2026-01-02T03:04:05.{:06}Z", made % 1_000_000)),
+            Type::Duration => json!(format!("{}h{}m{}s", made % 7 + 1, made % 60, made % 59)),
             Type::Raw | Type::Fields | Type::Json => json!({"a": [made, null, {"b": "é"}]}),
             Type::PropsOrBool if made % 2 == 0 => json!(false),
             Type::PropsOrArray if made % 2 == 0 => json!([self.element(node), self.element(node)]),
