@@ -27,8 +27,14 @@ impl Orchard {
             );
         }
         if path == format!("/openapi/v3{base}") {
-            return Reply::Json(json!({"openapi": "3.0.0", "info": {"title": "orchard", "version": "v1"}, "paths": {},
-                "components": {"schemas": self.definitions("#/components/schemas")}}));
+            let kind = json!({"group": self.group, "version": "v1alpha1", "kind": "Flunder"});
+            let list = json!({"get": {"responses": {}, "x-kubernetes-action": "list", "x-kubernetes-group-version-kind": kind}});
+            let mut paths = json!({});
+            paths[format!("{base}/namespaces/{{namespace}}/flunders")] = list;
+            return Reply::Json(
+                json!({"openapi": "3.0.0", "info": {"title": "orchard", "version": "v1"}, "paths": paths,
+                "components": {"schemas": self.definitions("#/components/schemas")}}),
+            );
         }
         if path == "/openapi/v2" {
             let same = call.header("if-none-match") == ["\"one\""];
