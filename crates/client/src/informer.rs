@@ -6,9 +6,10 @@
 
 use crate::cluster::ListSelector;
 use crate::key::Key;
-use crate::lean::{Lean, LeanList};
 use crate::store::Store;
-use futures::{StreamExt, TryStreamExt};
+use crate::wire::{self, NoEvent, Unreadable};
+use futures::{AsyncBufReadExt, TryStreamExt};
+use http::{HeaderValue, header::ACCEPT_ENCODING};
 use k8s_openapi::serde::de::DeserializeOwned;
 use kube::api::{ListParams, Request, WatchEvent, WatchParams};
 use parking_lot::{Mutex, RwLock};
@@ -169,9 +170,9 @@ impl<K: Object> Shared<K> {
         handlers.iter().for_each(|h| h(&change));
     }
 
-    /// Makes the held set equal to a complete list.
-    fn replace(&self, items: Vec<K>) {
-        let present: HashSet<Key> = items.iter().map(Key::of).collect();
+    /// Makes the held set equal to a complete list; of `unreadable` ones, which are there, the last state held stays.
+    fn replace(&self, items: Vec<K>, unreadable: Vec<Key>) {
+        let present: HashSet<Key> = items.iter().map(Key::of).chain(unreadable).collect();
         let gone: Vec<Key> = self.store.read().keys().into_iter().filter(|k| !present.contains(k)).collect();
         for key in gone {
             self.remove(&key, None);
@@ -229,10 +230,11 @@ impl<K: Object> Reflector<K> {
             ..Default::default()
         };
         let request = self.request.list(&params).map_err(kube::Error::BuildRequest)?;
-        let list: LeanList<K> = self.client.request(request).await?;
-        let revision = list.metadata.resource_version.unwrap_or_default();
-        self.shared.replace(list.items.unwrap_or_default().into_iter().map(|item| item.0).collect());
-        Ok(revision)
+        let text = self.client.request_text(request).await?;
+        let list = wire::list::<K>(&text).map_err(kube::Error::SerdeError)?;
+        list.unreadable.iter().for_each(warn::<K>);
+        self.shared.replace(list.items, list.unreadable.into_iter().map(|u| u.key).collect());
+        Ok(list.revision)
     }
 
     async fn watch(&self, revision: &mut String, backoff: &mut Backoff) -> Ended {
@@ -244,29 +246,49 @@ impl<K: Object> Reflector<K> {
             bookmarks: true,
             ..Default::default()
         };
-        let events = match self.request.watch(&params, revision).map_err(kube::Error::BuildRequest) {
-            Ok(request) => self.client.request_events::<Lean<K>>(request).await,
+        let lines = match self.request.watch(&params, revision).map_err(kube::Error::BuildRequest) {
+            Ok(mut request) => {
+                // A compressed event would wait for the next one to fill its block.
+                request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+                self.client.request_stream(request).await
+            }
             Err(error) => Err(error),
         };
-        let stream = match events {
-            Ok(stream) => stream,
+        let mut lines = match lines {
+            Ok(stream) => std::pin::pin!(stream.lines()),
             Err(error) => return self.ended(&error),
         };
-        let mut stream = stream.boxed();
         loop {
-            match stream.try_next().await {
-                Ok(Some(WatchEvent::Added(Lean(o)) | WatchEvent::Modified(Lean(o)))) => {
+            let line = match lines.try_next().await {
+                Ok(Some(line)) => line,
+                Ok(None) => return Ended::Closed,
+                Err(error) => return self.ended(&kube::Error::ReadEvents(error)),
+            };
+            match wire::event::<K>(&line) {
+                Ok(WatchEvent::Added(o) | WatchEvent::Modified(o)) => {
                     keep_revision(revision, &o);
                     self.shared.upsert(o);
                 }
-                Ok(Some(WatchEvent::Deleted(Lean(o)))) => {
+                Ok(WatchEvent::Deleted(o)) => {
                     keep_revision(revision, &o);
                     self.shared.remove(&Key::of(&o), Some(o));
                 }
-                Ok(Some(WatchEvent::Bookmark(b))) => *revision = b.metadata.resource_version,
-                Ok(Some(WatchEvent::Error(status))) => return self.ended(&kube::Error::Api(status)),
-                Ok(None) => return Ended::Closed,
-                Err(error) => return self.ended(&error),
+                Ok(WatchEvent::Bookmark(b)) => *revision = b.metadata.resource_version,
+                Ok(WatchEvent::Error(status)) | Err(NoEvent::Status(status)) => {
+                    return self.ended(&kube::Error::Api(status));
+                }
+                Err(NoEvent::Unreadable { object, deleted }) => {
+                    warn::<K>(&object);
+                    if deleted {
+                        self.shared.remove(&object.key, None);
+                    }
+                    if let Some(seen) = object.revision {
+                        *revision = seen;
+                    }
+                }
+                // The last line of a stream that was cut.
+                Err(NoEvent::Text(error)) if error.is_eof() => return Ended::Closed,
+                Err(NoEvent::Text(error)) => return self.ended(&kube::Error::SerdeError(error)),
             }
             backoff.reset();
         }
@@ -279,6 +301,12 @@ impl<K: Object> Reflector<K> {
         tracing::debug!(kind = %K::kind(&()), %error, "watch failed; going on from the last revision");
         Ended::Failed
     }
+}
+
+/// An object that cannot be read is somebody's mistake that its writer should learn of; the last state held stays.
+fn warn<K: kube::Resource<DynamicType = ()>>(object: &Unreadable) {
+    let Unreadable { key, error, .. } = object;
+    tracing::warn!(kind = %K::kind(&()), %key, %error, "cannot read an object; going on without it");
 }
 
 fn keep_revision<K: kube::Resource>(revision: &mut String, object: &K) {

@@ -16,6 +16,7 @@ mod recorder;
 mod store;
 #[cfg(test)]
 mod tests;
+mod wire;
 mod work;
 
 pub use cluster::{Cluster, ListSelector};

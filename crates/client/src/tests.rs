@@ -144,3 +144,29 @@ async fn an_informer_resumes_relists_and_reports_the_difference() {
     assert_eq!(informer.list_in("d").len(), 2);
     assert!(cluster.informer::<ConfigMap>().is_synced(), "shared, not a second one");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_cannot_be_read_does_not_stop_the_others() {
+    let broken = |rv: u64| serde_json::json!({"metadata":{"name":"x","namespace":"d","resourceVersion":rv.to_string()},"data":"no map"});
+    let (client, asked) = scripted(vec![
+        list(10, vec![cm("a", 3), broken(4), cm("x", 2)]),
+        event("MODIFIED", broken(11)) + &event("ADDED", cm("b", 12)), // then the watch ends
+        event("MODIFIED", broken(14)),                                // the same, as the last of a watch
+        event("DELETED", broken(15)),
+        event("ADDED", cm("c", 16)),
+    ]);
+    let cluster = Cluster::new(client, "test");
+    let informer = cluster.informer::<ConfigMap>();
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    informer.on_change(move |c| {
+        let _ = tell.send((matches!(c, Change::Deleted(_)), Key::of(&**c.object()).name));
+    });
+    let mut seen = vec![];
+    for _ in 0..5 {
+        seen.push(told.recv().await.expect("five changes"));
+    }
+    let wanted = [(false, "a"), (false, "x"), (false, "b"), (true, "x"), (false, "c")];
+    assert_eq!(seen, wanted.map(|(gone, name)| (gone, name.to_owned())));
+    let asked = asked.lock();
+    assert!(asked[3].contains("resourceVersion=14"), "what cannot be read is not asked for again: {}", asked[3]);
+}

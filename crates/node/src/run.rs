@@ -176,7 +176,7 @@ async fn live(shared: Arc<Shared>, manager: Arc<Manager>, cluster: Cluster, stop
         shared.node.on_change(move |c| {
             if let Change::Deleted(_) = c {
                 deleted.notify_one();
-            } else if register::doubted(c.object()) || register::resized(c) {
+            } else if register::doubted(c.object()) || register::rewritten(c) {
                 doubt.notify_one();
             }
         });

@@ -21,7 +21,7 @@ use crate::manager::Manager;
 use crate::shared::Shared;
 
 pub use lease::renew;
-pub use status::{doubted, resized};
+pub use status::{doubted, rewritten};
 
 /// The labels every node has.
 pub fn labels(config: &Config) -> BTreeMap<String, String> {

@@ -65,8 +65,9 @@ impl Keeper {
         // The cluster may have judged a node that was silent for a while, or have been given a new Node.
         let due = due || self.shared.node.list().first().is_some_and(|n| doubted(n) || is_blank(n));
         let known = self.shared.node.list().into_iter().next();
-        let given = known.as_ref().and_then(|n| n.status.as_ref()).map(|s| extended(s, &new)).unwrap_or_default();
-        let due = due || !given.is_empty();
+        let known = known.as_ref().and_then(|n| n.status.as_ref());
+        let given = known.map(|s| extended(s, &new)).unwrap_or_default();
+        let due = due || !given.is_empty() || known.is_some_and(|s| ours(s) != ours(&new));
         if due {
             let mut patch = json!({"status": patch(&new)});
             given.into_iter().for_each(|(name, value)| patch["status"]["allocatable"][name] = value);
@@ -120,10 +121,16 @@ pub fn doubted(node: &Node) -> bool {
     conditions.into_iter().any(|c| c.status == "Unknown")
 }
 
-/// Whether somebody advertised a resource, or took one away.
-pub fn resized(change: &Change<Node>) -> bool {
-    let capacity = |n: &Node| n.status.as_ref().and_then(|s| s.capacity.clone());
-    matches!(change, Change::Updated { old, new } if capacity(old) != capacity(new))
+/// Whether somebody advertised a resource, or took one away, or wrote what is the kubelet's to say.
+pub fn rewritten(change: &Change<Node>) -> bool {
+    let told = |n: &Node| n.status.clone().map(|s| (s.capacity.clone(), ours(&s)));
+    matches!(change, Change::Updated { old, new } if told(old) != told(new))
+}
+
+/// What nobody but the kubelet knows. A client that encodes a Node of which it has a part as a patch empties it, for Go
+/// leaves none of these fields out.
+fn ours(s: &NodeStatus) -> (Option<NodeSystemInfo>, Option<NodeDaemonEndpoints>, Option<Vec<NodeAddress>>) {
+    (s.node_info.clone(), s.daemon_endpoints.clone(), s.addresses.clone())
 }
 
 /// Whether nothing was told of the node yet.
@@ -305,5 +312,20 @@ mod tests {
         let settled =
             node(json!({"capacity": {"cpu": "2", "a.com/x": "4"}, "allocatable": {"cpu": "2", "a.com/x": "4"}}));
         assert_eq!(extended(&settled, &ours), []);
+    }
+    #[test]
+    fn what_a_node_is_is_the_kubelets_to_say() {
+        let node = |port: i32, version: &str, phase: &str| {
+            Arc::new(serde_json::from_value::<Node>(json!({"metadata": {"name": "n"}, "status": {"phase": phase,
+                "addresses": [{"type": "Hostname", "address": "n"}], "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
+                "nodeInfo": {"kubeletVersion": version, "architecture": "", "bootID": "", "containerRuntimeVersion": "",
+                    "kernelVersion": "", "kubeProxyVersion": "", "machineID": "", "operatingSystem": "", "osImage": "",
+                    "systemUUID": ""}}}))
+            .unwrap())
+        };
+        let change = |new| Change::Updated { old: node(10250, "v1", ""), new };
+        assert!(!rewritten(&change(node(10250, "v1", "Running"))));
+        assert!(rewritten(&change(node(0, "v1", ""))));
+        assert!(rewritten(&change(node(10250, "", ""))));
     }
 }
