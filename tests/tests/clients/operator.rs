@@ -12,6 +12,7 @@ use kube_runtime::wait::{Condition, await_condition, conditions};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::fmt::Debug;
+use std::time::Duration;
 
 /// A namespace with the kind, and the operator at work.
 struct World {
@@ -47,8 +48,17 @@ impl World {
     where
         K: Clone + Debug + Send + DeserializeOwned + Resource + 'static,
     {
-        match tokio::time::timeout(PATIENCE, await_condition(api.clone(), name, wanted)).await {
-            Ok(found) => found.unwrap(),
+        let reached = async {
+            loop {
+                // It gives up at the first answer that is none, such as that of a server which is busy.
+                match await_condition(api.clone(), name, |now: Option<&K>| wanted.matches_object(now)).await {
+                    Ok(found) => return found,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                }
+            }
+        };
+        match tokio::time::timeout(PATIENCE, reached).await {
+            Ok(found) => found,
             Err(_) => panic!(
                 "{what}: it is {:?}\nthe operator stumbled over:\n{}",
                 api.get_opt(name).await,
