@@ -36,7 +36,7 @@ impl World {
         World {
             gardens: Api::namespaced_with(client.clone(), ns, &kind),
             maps: Api::namespaced(client.clone(), ns),
-            operator: Running::start(client.clone(), ns, kind.clone(), 2),
+            operator: Running::start(client.clone(), ns, kind.clone(), 5),
             ns: ns.to_owned(),
             client,
             kind,
