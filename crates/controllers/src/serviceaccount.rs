@@ -1,6 +1,7 @@
 //! What every namespace is given: the ServiceAccount `default` and the ConfigMap with the cluster's certificate authority.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use caravel_client::{Change, Informer, Key, ListSelector, WorkQueue};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
@@ -62,11 +63,19 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
                 },
                 ..ServiceAccount::default()
             };
-            created_or_there(api.create(&PostParams::default(), &account).await)
+            created_or_there(api.create(&PostParams::default(), &account).await).map(look_again)
         }
     };
     context.work(queue, WORKERS, reconcile).await;
     Ok(())
+}
+
+/// When to see whether what was written is in the cache. Until it is, nobody would tell of its deletion: a cache that was listed before
+/// the creation and again after the deletion never had it.
+const SEEN: Duration = Duration::from_secs(10);
+
+fn look_again(_: Option<Duration>) -> Option<Duration> {
+    Some(SEEN)
 }
 
 /// A creation's result, where somebody else's creation, or a namespace that goes away, is as good.
@@ -105,12 +114,13 @@ pub async fn run_root_ca(context: Context) -> anyhow::Result<()> {
         let api: Api<ConfigMap> = Api::namespaced(client.clone(), &key.name);
         async move {
             match plan {
-                None => Ok(None),
+                None => return Ok(None),
                 Some(map) if map.metadata.resource_version.is_some() => {
                     created_or_there(api.replace(ROOT_CA, &PostParams::default(), &map).await)
                 }
                 Some(map) => created_or_there(api.create(&PostParams::default(), &map).await),
             }
+            .map(look_again)
         }
     };
     context.work(queue, WORKERS, reconcile).await;

@@ -12,6 +12,9 @@ use super::bind::{BY_CONTROLLER, COMPLETED, ClaimPlan, PROVISIONER, VolumePlan, 
 use crate::common::{Event, Outcome, annotation, deleting, name, namespace, put_status, stored_time, uid};
 use crate::context::{Context, enqueue_each, record_on};
 
+/// Volumes by the claim that they name.
+const BY_CLAIM: &str = "claim";
+
 struct Controller {
     context: Context,
     volumes: Informer<PersistentVolume>,
@@ -32,6 +35,7 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
         recorder: context.cluster.recorder("persistentvolume-controller"),
         context,
     };
+    c.volumes.add_index(BY_CLAIM, |v| named(v).map(|key| key.to_string()).into_iter().collect());
     // Claims have a namespace and volumes none: one queue holds both.
     let queue = WorkQueue::new();
     enqueue_each(&c.claims, &queue);
@@ -45,6 +49,12 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The claim that a volume names.
+fn named(v: &PersistentVolume) -> Option<Key> {
+    let r = v.spec.as_ref()?.claim_ref.as_ref()?;
+    Some(Key::new(r.namespace.clone().unwrap_or_default(), r.name.clone().unwrap_or_default()))
+}
+
 fn pending(c: &PersistentVolumeClaim) -> bool {
     annotation(c, COMPLETED).is_none()
 }
@@ -55,21 +65,23 @@ impl Controller {
         let (claims, wake) = (self.claims.clone(), queue.clone());
         self.volumes.on_change(move |c| {
             let v = c.object();
-            match v.spec.as_ref().and_then(|s| s.claim_ref.as_ref()) {
-                Some(r) => {
-                    wake.add(Key::new(r.namespace.clone().unwrap_or_default(), r.name.clone().unwrap_or_default()))
-                }
+            match named(v) {
+                Some(claim) => wake.add(claim),
                 None if !matches!(c, Change::Deleted(_)) => {
                     claims.list().iter().filter(|c| pending(c)).for_each(|c| wake.add(Key::of(&**c)));
                 }
                 None => {}
             }
         });
-        let wake = queue.clone();
+        let (volumes, wake) = (self.volumes.clone(), queue.clone());
         self.claims.on_change(move |c| {
-            if let Some(v) = c.object().spec.as_ref().and_then(|s| s.volume_name.clone()).filter(|n| !n.is_empty()) {
+            let claim = c.object();
+            if let Some(v) = claim.spec.as_ref().and_then(|s| s.volume_name.clone()).filter(|n| !n.is_empty()) {
                 wake.add(Key::cluster(v));
             }
+            // A claim that goes before it was told of its volume does not name it; the volume names the claim.
+            let theirs = volumes.by_index(BY_CLAIM, &Key::of(&**claim).to_string());
+            theirs.iter().for_each(|v| wake.add(Key::of(&**v)));
         });
         let (claims, wake) = (self.claims.clone(), queue.clone());
         self.classes.on_change(move |c| {
