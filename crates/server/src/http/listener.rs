@@ -22,8 +22,9 @@ use tokio_util::task::TaskTracker;
 
 /// A client that connects must finish its TLS handshake in this time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// And send the head of a request in this time.
-const HEAD: Duration = Duration::from_secs(30);
+/// And send the head of a request in this time. A connection that is kept may be silent for as long between two requests: upstream's
+/// idle time, for which clients keep their connections; closed earlier, a request would now and then meet a closed door.
+const HEAD: Duration = Duration::from_secs(90);
 /// The most bytes of a request's head.
 const HEAD_BYTES: usize = 1 << 20;
 /// Streams at a time on one HTTP/2 connection.
