@@ -97,13 +97,23 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
             let taken = |network: &str| {
                 nodes.any_by_index(BY_NETWORK, network) || given.lock().iter().any(|(k, c)| *k != key && c == network)
             };
-            let Some((n, network)) = pool.free(next.load(Ordering::Relaxed), taken) else {
-                let note = format!("Node {} status is now: CIDRNotAvailable", key.name);
-                record_on(&recorder, &*node, &[Event::normal("CIDRNotAvailable", note)]);
-                anyhow::bail!("all pod networks of the cluster are taken; node {} gets none", key.name);
+            // What it was given before, if writing that failed.
+            let before = given.lock().iter().find(|(k, _)| *k == key).map(|(_, c)| c.clone());
+            let network = match before.filter(|c| !nodes.any_by_index(BY_NETWORK, c)) {
+                Some(network) => network,
+                None => {
+                    let Some((n, network)) = pool.free(next.load(Ordering::Relaxed), taken) else {
+                        let note = format!("Node {} status is now: CIDRNotAvailable", key.name);
+                        record_on(&recorder, &*node, &[Event::normal("CIDRNotAvailable", note)]);
+                        anyhow::bail!("all pod networks of the cluster are taken; node {} gets none", key.name);
+                    };
+                    next.store(n + 1, Ordering::Relaxed);
+                    let mut given = given.lock();
+                    given.retain(|(k, _)| *k != key);
+                    given.push((key.clone(), network.clone()));
+                    network
+                }
             };
-            next.store(n + 1, Ordering::Relaxed);
-            given.lock().push((key.clone(), network.clone()));
             let patch = json!({"metadata": {"uid": uid(&*node), "resourceVersion": node.metadata.resource_version},
                 "spec": {"podCIDR": network, "podCIDRs": [network]}});
             gone_is_fine(api.patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await)?;

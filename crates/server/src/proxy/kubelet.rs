@@ -60,12 +60,14 @@ pub(super) async fn log(
     let address = backend.addresses.first().map(ToString::to_string).unwrap_or_default();
     let get = |target: &str, why: &str| unknown(format!("Get {target:?}: {why}"));
     let url = format!("https://{address}{target}");
+    let upgrades = upgrade_of(&parts).is_some();
     let answer = forward(parts, body, backend, target, stop).await.map_err(|failed| match failed {
         Unreachable::Dial(why) | Unreachable::Answer(why) => get(&url, &why),
         Unreachable::Request(error) => error,
     })?;
     let status = answer.status();
-    if matches!(status.as_u16(), 200..=206) {
+    // Switched protocols only when the client asked for it: a log over a WebSocket.
+    if matches!(status.as_u16(), 200..=206) || (upgrades && status == StatusCode::SWITCHING_PROTOCOLS) {
         return Ok(answer);
     }
     if status.is_redirection()
