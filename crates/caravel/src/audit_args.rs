@@ -17,14 +17,14 @@ pub struct Audit {
     /// Where requests are recorded, a JSON object a line; `-` is standard output
     #[arg(long, requires = "audit_policy_file")]
     pub audit_log_path: Option<PathBuf>,
-    /// Megabytes after which the audit log is rotated
+    /// Megabytes after which the audit log is rotated; 0 is never
     #[arg(long, default_value_t = 100)]
     pub audit_log_maxsize: u64,
     /// Rotated audit logs that are kept; 0 is no limit
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 100)]
     pub audit_log_maxbackup: usize,
     /// Days after which rotated audit logs are removed; 0 is no limit
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 366)]
     pub audit_log_maxage: u64,
     /// A server that takes what is recorded: a kubeconfig-shaped file
     #[arg(long, requires = "audit_policy_file")]

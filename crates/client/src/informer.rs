@@ -6,9 +6,9 @@
 
 use crate::cluster::ListSelector;
 use crate::key::Key;
+use crate::line;
 use crate::store::Store;
 use crate::wire::{self, NoEvent, Unreadable};
-use futures::{AsyncBufReadExt, TryStreamExt};
 use http::{HeaderValue, header::ACCEPT_ENCODING};
 use k8s_openapi::serde::de::DeserializeOwned;
 use kube::api::{ListParams, Request, WatchEvent, WatchParams};
@@ -246,7 +246,7 @@ impl<K: Object> Reflector<K> {
             bookmarks: true,
             ..Default::default()
         };
-        let lines = match self.request.watch(&params, revision).map_err(kube::Error::BuildRequest) {
+        let events = match self.request.watch(&params, revision).map_err(kube::Error::BuildRequest) {
             Ok(mut request) => {
                 // A compressed event would wait for the next one to fill its block.
                 request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -254,16 +254,17 @@ impl<K: Object> Reflector<K> {
             }
             Err(error) => Err(error),
         };
-        let mut lines = match lines {
-            Ok(stream) => std::pin::pin!(stream.lines()),
+        let mut events = match events {
+            Ok(stream) => std::pin::pin!(stream),
             Err(error) => return self.ended(&error),
         };
+        let mut line = String::new();
         loop {
-            let line = match lines.try_next().await {
-                Ok(Some(line)) => line,
-                Ok(None) => return Ended::Closed,
+            match line::next(&mut events, &mut line, line::MAX_EVENT).await {
+                Ok(true) => {}
+                Ok(false) => return Ended::Closed,
                 Err(error) => return self.ended(&kube::Error::ReadEvents(error)),
-            };
+            }
             match wire::event::<K>(&line) {
                 Ok(WatchEvent::Added(o) | WatchEvent::Modified(o)) => {
                     keep_revision(revision, &o);

@@ -11,6 +11,7 @@ mod informer;
 mod key;
 pub mod leader;
 mod lean;
+mod line;
 mod queue;
 mod recorder;
 mod store;

@@ -14,6 +14,7 @@ mod core;
 mod cron;
 mod extension;
 mod job_status;
+mod job_template;
 mod metadata;
 mod networking;
 mod pod;

@@ -135,7 +135,7 @@ fn backend(out: &mut Out, at: Path, backend: &Value) {
     }
     let at = at.child("service");
     let name = text(service, "name");
-    required_name(out, &at.child("name"), name, names::dns1035_label);
+    required_name(out, &at.child("name"), name, names::dns1123_label);
     let port = child(service, "port");
     let here = at.child("port");
     match (text(port, "name"), int(port, "number").unwrap_or(0)) {

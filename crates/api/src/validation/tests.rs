@@ -189,9 +189,11 @@ fn metadata() {
     ));
     assert!(create_text("", "Namespace", &json!({"metadata": {"name": "a.b"}})).ends_with("must not contain dots"));
     assert!(
-        create_text("", "Service", &merged(service(), &json!({"metadata": {"name": "1a"}})))
-            .contains("a DNS-1035 label")
+        create_text("", "Service", &merged(service(), &json!({"metadata": {"name": "1A"}})))
+            .contains("a lowercase RFC 1123 label")
     );
+    // KEP-5311: as any other label.
+    assert_eq!(create_text("", "Service", &merged(service(), &json!({"metadata": {"name": "1a"}}))), "ok");
     assert_eq!(
         create_text("rbac.authorization.k8s.io", "ClusterRole", &json!({"metadata": {"name": "system:A b"}})),
         "ok"

@@ -572,26 +572,7 @@ pub(super) fn job_update(out: &mut Out, new_job: &Value, old_job: &Value) {
     {
         immutable(out, &at.child(field), child(new, field), child(old, field));
     }
-    let mut template = child(new, "template").clone();
-    let never_started = child(child(old_job, "status"), "startTime").is_null();
-    let suspended = flag(old, "suspend") && never_started;
-    if suspended {
-        // Queueing controllers place a suspended Job before it starts (KEP-2926).
-        for (part, fields) in [
-            ("metadata", &["annotations", "labels"][..]),
-            ("spec", &["nodeSelector", "tolerations", "affinity", "schedulingGates"]),
-        ] {
-            for field in fields {
-                let before = child(child(child(old, "template"), part), field).clone();
-                if let Some(map) = template.get_mut(part).and_then(Value::as_object_mut) {
-                    map.insert((*field).into(), before);
-                }
-            }
-        }
-    }
-    if !same(&template, child(old, "template")) {
-        out.push(FieldError::invalid(&at.child("template"), child(new, "template"), "field is immutable"));
-    }
+    super::job_template::update(out, &at.child("template"), child(new, "template"), old_job);
 }
 
 pub(super) fn cron_job(out: &mut Out, object: &Value) {

@@ -419,9 +419,8 @@ impl<'a> Round<'a> {
             (false, _) => ("False", "JobResumed", "Job resumed", "Resumed"),
         };
         self.set(condition("Suspended", status, reason, message.into(), self.s.now));
-        if !suspended {
-            self.status.start_time = Some(stored_time(self.s.now));
-        }
+        // Cleared, too, when it is suspended (KEP-5440): whoever resumes it may place it anew.
+        self.status.start_time = (!suspended).then(|| stored_time(self.s.now));
         self.plan.events.push(Event::normal(event, message));
     }
 

@@ -280,6 +280,7 @@ fn suspending_and_resuming() {
     w.job.spec.as_mut().unwrap().suspend = Some(true);
     w.settle();
     assert_eq!((w.pods.len(), w.status().active), (0, None));
+    assert_eq!(w.status().start_time, None);
     w.job.spec.as_mut().unwrap().suspend = None;
     w.end = |_, _| Some(0);
     w.settle();

@@ -88,12 +88,17 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
             return;
         }
         wake.add(Item::Pod(Key::of(&**pod)));
+        let named = claim_names(pod);
+        let own = claims.by_index(BY_CONTROLLER, uid(&**pod));
         if matches!(change, Change::Deleted(_)) || done(pod) {
             // The last that was seen of it may be older than what it names: whatever says that it is its own counts, too.
-            let own = [BY_USER, BY_CONTROLLER].into_iter().flat_map(|index| claims.by_index(index, uid(&**pod)));
-            own.for_each(|claim| wake.add(Item::Claim(Key::of(&*claim))));
-            let named = claim_names(pod).into_iter();
-            named.for_each(|name| wake.add(Item::Claim(Key::new(namespace(&**pod), name))));
+            let all = claims.by_index(BY_USER, uid(&**pod)).into_iter().chain(own);
+            all.for_each(|claim| wake.add(Item::Claim(Key::of(&*claim))));
+            named.into_iter().for_each(|name| wake.add(Item::Claim(Key::new(namespace(&**pod), name))));
+        } else {
+            // One that it does not name was made twice, when it names the other.
+            let spare = own.iter().filter(|claim| named.iter().all(|n| n != name(&***claim)));
+            spare.for_each(|claim| wake.add(Item::Claim(Key::of(&**claim))));
         }
     });
     let (pods, wake) = (c.pods.clone(), queue.clone());
@@ -195,11 +200,14 @@ impl Controller {
     async fn note(&self, pod: &Pod, names: &std::collections::BTreeMap<String, String>) -> anyhow::Result<()> {
         let statuses: Vec<_> =
             names.iter().map(|(entry, claim)| json!({"name": entry, "resourceClaimName": claim})).collect();
-        let patch = json!({"metadata": {"uid": uid(pod)}, "status": {"resourceClaimStatuses": statuses}});
+        // Of the very pod that was looked at: an old copy does not show what was noted since, and would take it back.
+        let seen = json!({"uid": uid(pod), "resourceVersion": pod.metadata.resource_version});
+        let patch = json!({"metadata": seen, "status": {"resourceClaimStatuses": statuses}});
         let api: Api<Pod> = Api::namespaced(self.context.client(), namespace(pod));
         let patched =
             api.patch_subresource("status", name(pod), &PatchParams::default(), &Patch::Strategic(patch)).await;
         match patched {
+            // Its newer state is on the way, and wakes this again.
             Err(e) if is_conflict(&e) => Ok(()),
             other => Ok(gone_is_fine(other)?),
         }
@@ -236,7 +244,6 @@ impl Controller {
             let same = Preconditions { uid: claim.metadata.uid.clone(), resource_version: None };
             gone_is_fine(api.delete(&key.name, &DeleteParams::default().preconditions(same)).await)?;
         }
-        anyhow::ensure!(!users.contains(&User::Unknown), "unsupported entry in status.reservedFor of claim {key}");
         Ok(None)
     }
 

@@ -170,11 +170,10 @@ fn job() {
             // A creation whose answer is lost may be repeated; what succeeded is counted exactly.
             let count = |field: &str| j["status"][field].as_u64().unwrap_or(0) as usize;
             let as_failed = done.saturating_sub(count("succeeded"));
+            // So may one too many that still ran in the controller's eyes when the Job had enough.
+            let doubtful = doubtful + done.saturating_sub(6);
             if count("succeeded") > done || as_failed > doubtful || as_failed > count("failed") {
-                return Err(format!(
-                    "{done} pods succeeded, {doubtful} of them while being deleted; {} say so",
-                    j["status"]
-                ));
+                return Err(format!("{done} pods succeeded, {doubtful} may count as failed; {} say so", j["status"]));
             }
             if done >= 6 { Ok(()) } else { Err(format!("{done} pods succeeded")) }
         },

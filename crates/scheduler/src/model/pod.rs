@@ -278,7 +278,7 @@ pub struct PodInfo {
     pub claims: Box<[Arc<str>]>,
     /// Inline CSI volumes: their drivers.
     pub inline_drivers: Box<[Arc<str>]>,
-    /// Images of its containers.
+    /// Images of its containers and volumes.
     pub images: Box<[Sym]>,
     /// Its resource claims.
     pub devices: Box<[DeviceClaim]>,
@@ -294,6 +294,13 @@ fn image_name(image: &str) -> Sym {
     // As nodes report them: with a tag or digest.
     let tagged = image.rsplit('/').next().is_some_and(|last| last.contains(':') || last.contains('@'));
     if tagged { Sym::of(image) } else { Sym::of(&format!("{image}:latest")) }
+}
+
+/// All that a pod has to be given from images: its containers', and those that are volumes (KEP-4639).
+fn images(spec: &core::PodSpec) -> impl Iterator<Item = &str> {
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers).filter_map(|c| c.image.as_deref());
+    let volumes = spec.volumes.iter().flatten().filter_map(|v| v.image.as_ref()?.reference.as_deref());
+    containers.chain(volumes)
 }
 
 impl PodInfo {
@@ -385,7 +392,7 @@ impl PodInfo {
                 .collect(),
             claims: claims.collect(),
             inline_drivers: volumes.filter_map(|v| v.csi.as_ref()).map(|c| c.driver.as_str().into()).collect(),
-            images: spec.containers.iter().filter_map(|c| c.image.as_deref()).map(image_name).collect(),
+            images: images(spec).map(image_name).collect(),
             devices: spec.resource_claims.iter().flatten().filter_map(|c| DeviceClaim::new(c, status)).collect(),
             owner: owner.map(|o| (o.kind.as_str().into(), o.name.as_str().into())),
             labels,

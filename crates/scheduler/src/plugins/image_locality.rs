@@ -47,4 +47,13 @@ mod tests {
         assert_eq!(of("c", "big:1"), 0);
         assert_eq!(of("b", "small:1"), 0, "too small to matter");
     }
+
+    #[test]
+    fn images_of_all_that_a_pod_is_given() {
+        let pod = serde_json::from_value(serde_json::json!({"metadata": {"name": "p"}, "spec": {
+            "initContainers": [{"name": "i", "image": "init"}], "containers": [{"name": "c", "image": "main:2"}],
+            "volumes": [{"name": "e", "emptyDir": {}}, {"name": "v", "image": {"reference": "r/data:1"}}]}}));
+        let pod = PodInfo::new(&pod.unwrap_or_default());
+        assert_eq!(*pod.images, ["init:latest", "main:2", "r/data:1"].map(crate::sym::Sym::of));
+    }
 }

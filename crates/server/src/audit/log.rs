@@ -17,7 +17,7 @@ const QUEUE: usize = 10_000;
 pub struct LogOptions {
     /// The file; `-` is standard output.
     pub path: PathBuf,
-    /// Rotated when larger than this, in bytes.
+    /// Rotated when larger than this, in bytes; 0 is never.
     pub max_size: u64,
     /// Rotated files that are kept; 0 is no limit.
     pub max_backups: usize,
@@ -85,7 +85,8 @@ impl Rotating {
 
     fn line(&mut self, line: &[u8]) -> std::io::Result<()> {
         let length = line.len() as u64 + 1;
-        if self.options.path != Path::new("-") && self.size > 0 && self.size + length > self.options.max_size {
+        let rotates = self.options.path != Path::new("-") && self.options.max_size > 0;
+        if rotates && self.size > 0 && self.size + length > self.options.max_size {
             self.rotate()?;
         }
         self.size += length;

@@ -129,6 +129,16 @@ fn init_only(out: &mut Out, at: Path, one: &Value) {
             ));
         }
     }
+    for (i, policy) in items(one, "resizePolicy").iter().enumerate() {
+        let restart = text(policy, "restartPolicy");
+        if restart == "RestartContainer" {
+            out.push(FieldError::invalid(
+                &at.child("resizePolicy").index(i).child("restartPolicy"),
+                restart,
+                "must be 'NotRequired' for init containers without restartPolicy=Always",
+            ));
+        }
+    }
 }
 
 /// Restart policies and rules of single containers (KEP-5307).
