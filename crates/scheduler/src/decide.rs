@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::config::{Profile, Rules};
 use crate::model::{NodeInfo, PodInfo, Spread};
 use crate::plugins::{
-    MAX_SCORE, Plugin, PluginSet, Reject, balanced, devices, fit, image_locality, interpod, node_affinity, normalize,
-    ports, spread, taints, volumes,
+    MAX_SCORE, Plugin, PluginSet, Reject, balanced, devices, features, fit, image_locality, interpod, node_affinity,
+    normalize, ports, spread, taints, volumes,
 };
 use crate::state::{NodeId, State};
 
@@ -155,7 +155,14 @@ pub fn filter(state: &State, prepared: &Prepared, pod: &PodInfo, id: NodeId) -> 
     fits_volumes(state, prepared, pod, node)?;
     spread::filter(state, &prepared.hard, id)?;
     interpod::filter(state, &prepared.interpod, id)?;
-    devices::filter(state, &prepared.devices, node)
+    devices::filter(state, &prepared.devices, node)?;
+    fits_features(&prepared.rules, pod, node)
+}
+
+/// What the node's kubelet knows.
+#[inline]
+pub fn fits_features(rules: &Rules, pod: &PodInfo, node: &NodeInfo) -> Result<(), Reject> {
+    if rules.off.contains(Plugin::NodeDeclaredFeatures) { Ok(()) } else { features::filter(pod, node) }
 }
 
 /// Everything that speaks against a node, not only the first objection: for explaining.
@@ -172,6 +179,7 @@ pub fn objections(state: &State, prepared: &Prepared, pod: &PodInfo, id: NodeId)
         spread::filter(state, &prepared.hard, id),
         interpod::filter(state, &prepared.interpod, id),
         devices::filter(state, &prepared.devices, node),
+        features::filter(pod, node),
     ]
     .into_iter()
     .filter_map(Result::err)

@@ -181,6 +181,9 @@ fn mends(state: &State, pod: &PodInfo, node: &NodeInfo, reject: Reject) -> Vec<S
             ]
         }
         Plugin::DynamicResources => device_mends(state, pod, name, reject.detail),
+        Plugin::NodeDeclaredFeatures => {
+            vec![format!("upgrade the kubelet of {name}: it does not know what the pod uses")]
+        }
         _ => Vec::new(),
     }
 }

@@ -1,7 +1,7 @@
 //! Queueing hints: which waiting pods an event can help. An event wakes only those.
 
 use crate::config::Rules;
-use crate::decide::{fits_room, fits_rules};
+use crate::decide::{fits_features, fits_room, fits_rules};
 use crate::model::{PodInfo, PodKey, WhenUnsatisfiable};
 use crate::plugins::{Plugin, PluginSet, Reject};
 use crate::state::{NodeId, State};
@@ -75,7 +75,7 @@ fn uses(pod: &PodInfo, claim: &PodKey) -> bool {
 /// Whether the node would take the pod as far as the node alone is concerned: as it is, or after less important pods made room.
 fn fits_locally(state: &State, rules: &Rules, pod: &PodInfo, id: NodeId) -> bool {
     let node = state.node(id);
-    if fits_rules(rules, pod, node).is_err() {
+    if fits_rules(rules, pod, node).and_then(|()| fits_features(rules, pod, node)).is_err() {
         return false;
     }
     match fits_room(rules, pod, node) {

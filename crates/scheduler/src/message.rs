@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use crate::decide::Failure;
 use crate::model::PodInfo;
-use crate::plugins::{Plugin, Reject, devices, fit, interpod, node_affinity, spread, volumes};
+use crate::plugins::{Plugin, Reject, devices, features, fit, interpod, node_affinity, spread, volumes};
 use crate::state::{NodeId, State};
 
 /// The reasons for which one node was rejected.
 pub fn reasons(state: &State, pod: &PodInfo, node: NodeId, reject: Reject) -> Vec<String> {
     let text = match (reject.plugin, reject.detail) {
         (Plugin::NodeResourcesFit, detail) => return fit::reasons(pod, detail),
+        (Plugin::NodeDeclaredFeatures, _) => return vec![features::reason(pod, state.node(node))],
         (Plugin::TaintToleration, at) => match state.node(node).taints.get(at as usize) {
             Some(taint) => return vec![format!("node(s) had untolerated taint {{{}: {}}}", taint.key, taint.value)],
             None => "node(s) had untolerated taints",

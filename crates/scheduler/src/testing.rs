@@ -79,6 +79,12 @@ impl NodeBuilder {
         self
     }
 
+    /// A feature that its kubelet knows.
+    pub fn declares(mut self, feature: &str) -> Self {
+        push(&mut self.0["status"]["declaredFeatures"], json!(feature));
+        self
+    }
+
     /// An image that is there.
     pub fn image(mut self, name: &str, bytes: i64) -> Self {
         push(&mut self.0["status"]["images"], json!({"names": [name], "sizeBytes": bytes}));

@@ -76,7 +76,7 @@ const fn row(name: &'static str, points: &'static [Point], steps: &'static [&'st
     Row { name, points, steps }
 }
 
-const ROWS: [Row; 19] = {
+const ROWS: [Row; 20] = {
     use Point::{Bind, Filter, PostFilter, PreEnqueue, QueueSort, Score};
     [
         row("SchedulingGates", &[PreEnqueue], &[]),
@@ -98,6 +98,7 @@ const ROWS: [Row; 19] = {
         row("ImageLocality", &[Score], &[]),
         row("DefaultBinder", &[Bind], &[]),
         row("DynamicResources", &[PreEnqueue, Filter, PostFilter], &["preFilter", "reserve", "preBind"]),
+        row("NodeDeclaredFeatures", &[Filter], &["preFilter"]),
     ]
 };
 
@@ -164,6 +165,7 @@ fn filter_of(name: &str) -> Option<Plugin> {
         Plugin::PodTopologySpread,
         Plugin::InterPodAffinity,
         Plugin::DynamicResources,
+        Plugin::NodeDeclaredFeatures,
     ]
     .into_iter()
     .find(|p| p.name() == name)

@@ -39,6 +39,8 @@ pub struct NodeInfo {
     pub max_pods: i64,
     /// Images that are there, with their sizes in bytes.
     pub images: SymMap<Sym, i64>,
+    /// What its kubelet declares to know.
+    pub features: Box<[Arc<str>]>,
     /// Region and zone, for spreading the search.
     pub zone: Sym,
     /// What its pods have asked for.
@@ -79,6 +81,11 @@ impl NodeInfo {
             allocatable: Resources::of(list),
             max_pods: list.and_then(|l| l.get("pods")).map_or(0, quantity_value),
             images,
+            features: status
+                .iter()
+                .flat_map(|s| s.declared_features.iter().flatten())
+                .map(|f| f.as_str().into())
+                .collect(),
             zone,
             requested: Resources::default(),
             nonzero: (0, 0),

@@ -282,6 +282,8 @@ pub struct PodInfo {
     pub images: Box<[Sym]>,
     /// Its resource claims.
     pub devices: Box<[DeviceClaim]>,
+    /// What its node must declare to know.
+    pub features: Box<[Arc<str>]>,
     /// Its controller: kind and name.
     pub owner: Option<(Arc<str>, Arc<str>)>,
 }
@@ -393,6 +395,7 @@ impl PodInfo {
             claims: claims.collect(),
             inline_drivers: volumes.filter_map(|v| v.csi.as_ref()).map(|c| c.driver.as_str().into()).collect(),
             images: images(spec).map(image_name).collect(),
+            features: crate::plugins::features::needed(spec),
             devices: spec.resource_claims.iter().flatten().filter_map(|c| DeviceClaim::new(c, status)).collect(),
             owner: owner.map(|o| (o.kind.as_str().into(), o.name.as_str().into())),
             labels,

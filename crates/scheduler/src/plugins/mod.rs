@@ -4,6 +4,7 @@
 
 pub mod balanced;
 pub mod devices;
+pub mod features;
 pub mod fit;
 pub mod image_locality;
 pub mod interpod;
@@ -45,6 +46,8 @@ pub enum Plugin {
     InterPodAffinity,
     /// Resource claims.
     DynamicResources,
+    /// What the node's kubelet knows.
+    NodeDeclaredFeatures,
     /// Even use of different resources.
     NodeResourcesBalancedAllocation,
     /// Images that are there already.
@@ -71,6 +74,7 @@ impl Plugin {
             Self::PodTopologySpread => "PodTopologySpread",
             Self::InterPodAffinity => "InterPodAffinity",
             Self::DynamicResources => "DynamicResources",
+            Self::NodeDeclaredFeatures => "NodeDeclaredFeatures",
             Self::NodeResourcesBalancedAllocation => "NodeResourcesBalancedAllocation",
             Self::ImageLocality => "ImageLocality",
             Self::Extender => "Extender",
