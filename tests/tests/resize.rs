@@ -207,26 +207,27 @@ fn a_container_restarts_when_its_policy_says_so() {
     }
 }
 
-/// What the node never has is refused by the node, and the container keeps what it had; then less is wanted again.
+/// What the node never has is refused at the door, and so is what its kubelet does not know; nothing changes.
 #[test]
-fn what_cannot_be_had_is_told_and_changes_nothing() {
+fn what_cannot_be_had_is_refused_and_changes_nothing() {
     let ns = Namespace::new("resize-much");
     let (a, b) = (["20m", "30m", "35Mi", "45Mi"], ["25m", "35m", "35Mi", "45Mi"]);
     ns.make("pods", &pod(&[("c1", a)], Value::Null));
     settled(&ns, &[("c1", a)]);
     let door = format!("{}/resize", ns.path("pod/p"));
+    let refused = |change: &Value, why: &str| {
+        let (code, said) = ns.wire().strategic(&door, change);
+        assert_eq!((code, said["reason"].as_str()), (403, Some("Forbidden")), "{said}");
+        assert!(said["message"].as_str().unwrap().contains(why), "{said}");
+    };
     let huge = ["4999", "4999", "35Mi", "45Mi"];
-    assert_eq!(ns.wire().strategic(&door, &patch(&[("c1", a)], &[("c1", huge)])).0, 200);
-    let p = ns.until_that("pod/p", |p| {
-        let all = p["status"]["conditions"].as_array();
-        all.into_iter()
-            .flatten()
-            .any(|c| c["type"] == "PodResizePending" && c["status"] == "True" && c["reason"] == "Infeasible")
-    });
-    let s = &p["status"]["containerStatuses"][0];
-    assert_eq!((&s["resources"], &s["allocatedResources"]), (&resources(&a), &resources(&a)["requests"]));
-    assert_eq!(p["spec"]["containers"][0]["resources"], resources(&huge));
-    assert_eq!(ns.wire().strategic(&door, &patch(&[("c1", huge)], &[("c1", b)])).0, 200);
+    let why = "Node didn't have enough allocatable resources: cpu, requested: 4999000, allocatable: ";
+    refused(&patch(&[("c1", a)], &[("c1", huge)]), why);
+    let whole = json!({"spec": {"resources": {"requests": {"cpu": "30m"}}}});
+    refused(&whole, "pod update requires features InPlacePodLevelResourcesVerticalScaling which are not available");
+    let p = ns.get("pod/p");
+    assert_eq!(p["spec"]["containers"][0]["resources"], resources(&a));
+    assert_eq!(ns.wire().strategic(&door, &patch(&[("c1", a)], &[("c1", b)])).0, 200);
     settled(&ns, &[("c1", b)]);
     // Another class of service than at the start is refused at the door.
     let (code, said) = ns.wire().strategic(&door, &patch(&[("c1", b)], &[("c1", even("25m", "45Mi"))]));

@@ -3,5 +3,6 @@
 pub mod backoff;
 pub mod observed;
 pub mod plan;
+pub mod restart_all;
 pub mod spec;
 pub mod status;

@@ -71,6 +71,8 @@ pub struct Observed {
     pub sandboxes: Vec<Sandbox>,
     /// Containers of all sandboxes.
     pub records: Vec<Record>,
+    /// What was made before is of a past life of the Pod's containers, ns; see [`super::restart_all`].
+    pub since: i64,
 }
 
 impl Observed {
@@ -89,10 +91,20 @@ impl Observed {
         self.records.iter().find(|r| r.name == name)
     }
 
-    /// The newest instance of a container in the newest sandbox.
+    /// The same, unless it is of a past life.
+    pub fn current(&self, name: &str) -> Option<&Record> {
+        self.latest(name).filter(|r| !self.is_past(r))
+    }
+
+    /// The newest instance of a container in the newest sandbox, unless it is of a past life.
     pub fn active(&self, name: &str) -> Option<&Record> {
         let sandbox = &self.sandbox()?.id;
-        self.records.iter().find(|r| r.name == name && &r.sandbox_id == sandbox)
+        self.records.iter().find(|r| r.name == name && &r.sandbox_id == sandbox).filter(|r| !self.is_past(r))
+    }
+
+    /// Whether an instance is to make place for a new one.
+    pub fn is_past(&self, r: &Record) -> bool {
+        r.created_at < self.since
     }
 
     /// The instances of a container, newest first.

@@ -68,6 +68,8 @@ pub enum KillReason {
     Startup,
     /// The runtime lost track of it.
     Unknown,
+    /// Another's end restarts all.
+    RestartAll,
     /// The Pod ends.
     PodEnds,
 }
@@ -134,6 +136,9 @@ pub fn plan(input: &Input<'_>) -> PodPlan {
         return plan;
     }
     planner.ephemeral(&mut plan);
+    if planner.end_the_past(&mut plan) {
+        return plan;
+    }
     let initialized = planner.init(&mut plan);
     if plan.stop_pod || !initialized {
         return plan;
@@ -162,13 +167,13 @@ impl Planner<'_> {
         plan.stop_pod = !o.is_stopped();
         if attempt != 0
             && spec::restart_policy(self.spec) == "Never"
-            && !o.records.is_empty()
+            && o.records.iter().any(|r| !o.is_past(r))
             && !self.any_rule_restarts()
         {
             plan.stop_pod = true;
             return;
         }
-        let left = self.spec.containers.iter().any(|c| match o.latest(&c.name) {
+        let left = self.spec.containers.iter().any(|c| match o.current(&c.name) {
             Some(r) if r.state == ContainerState::Exited => {
                 self.input.to_restart.contains_key(&r.id) || spec::restarts(self.spec, Role::Regular, c, r.exit_code)
             }
@@ -184,10 +189,20 @@ impl Planner<'_> {
     fn any_rule_restarts(&self) -> bool {
         self.spec.containers.iter().any(|c| {
             c.restart_policy.is_some()
-                && self.input.observed.latest(&c.name).is_none_or(|r| {
+                && self.input.observed.current(&c.name).is_none_or(|r| {
                     r.state != ContainerState::Exited || spec::restarts(self.spec, Role::Regular, c, r.exit_code)
                 })
         })
+    }
+
+    /// When all containers restart, nothing starts before everything has ended; returns whether something has not.
+    fn end_the_past(&self, plan: &mut PodPlan) -> bool {
+        let o = self.input.observed;
+        let members = spec::members(self.spec);
+        let of_pod = |name: &str| members.iter().any(|m| m.container.name == name && m.role != Role::Ephemeral);
+        let past = o.running().filter(|r| o.is_past(r) && of_pod(&r.name));
+        plan.kill.extend(past.map(|r| kill(r, KillReason::RestartAll, true)));
+        !plan.kill.is_empty()
     }
 
     fn ephemeral(&self, plan: &mut PodPlan) {
@@ -286,7 +301,7 @@ impl Planner<'_> {
         let mut kept = 0;
         let mut starting = 0;
         for c in &self.spec.containers {
-            match self.input.observed.latest(&c.name) {
+            match self.input.observed.current(&c.name) {
                 Some(r) if r.state == ContainerState::Running => {
                     kept += 1;
                     if let Some(reason) = self.unwanted(c, r) {

@@ -38,7 +38,7 @@ struct World {
 }
 
 fn world(spec: serde_json::Value, records: Vec<Record>) -> World {
-    let mut observed = Observed { sandboxes: vec![sandbox()], records };
+    let mut observed = Observed { sandboxes: vec![sandbox()], records, since: 0 };
     observed.sort();
     World {
         pod: pod(spec),
@@ -112,6 +112,32 @@ fn container_rules_override_the_pod() {
         "restartPolicyRules": [{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]}]});
     assert_eq!(world(spec.clone(), vec![rec("a", Exited, 0, 42)]).short(), "+a1");
     assert_eq!(world(spec, vec![rec("a", Exited, 0, 1)]).short(), "stop");
+}
+
+#[test]
+fn the_end_of_one_restarts_all() {
+    let rules = json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [1]}},
+        {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [1, 42]}}]);
+    let spec = json!({"restartPolicy": "Never", "initContainers": [{"name": "i"}],
+        "containers": [{"name": "a"}, {"name": "t", "restartPolicy": "Never", "restartPolicyRules": rules}]});
+    let new = |name: &str, state, code| Record { created_at: 101 * S, ..rec(name, state, 1, code) };
+    let first = |a, code| vec![rec("i", Exited, 0, 0), rec("a", a, 0, 0), rec("t", Exited, 0, code)];
+    let more = |more: Vec<Record>| [first(Exited, 42), more].concat();
+    for (what, records, want) in [
+        ("the first rule counts", first(Running, 1), "+t1"),
+        ("the others end first", first(Running, 42), "-a0"),
+        ("then from the beginning", first(Exited, 42), "+i1"),
+        ("init runs", more(vec![new("i", Running, 0)]), ""),
+        ("init has passed", more(vec![new("i", Exited, 0)]), "+a1 +t1"),
+        ("it goes on", more(vec![new("i", Exited, 0), new("a", Running, 0), new("t", Running, 0)]), ""),
+        ("done", more(vec![new("i", Exited, 0), new("a", Exited, 0), new("t", Exited, 0)]), "stop"),
+        ("init fails", more(vec![new("i", Exited, 3)]), "stop"),
+    ] {
+        let mut w = world(spec.clone(), records);
+        w.now = 200 * S;
+        w.observed.since = crate::pod::restart_all::since(w.pod.spec.as_ref().unwrap(), &w.observed);
+        assert_eq!(w.short(), want, "{what}");
+    }
 }
 
 #[test]

@@ -132,7 +132,7 @@ pub fn restarts(spec: &PodSpec, role: Role, container: &Container, exit_code: i3
         Role::Init | Role::Regular => {}
     }
     let own = container.restart_policy.as_deref();
-    if own.is_some() && container.restart_policy_rules.iter().flatten().any(|r| rule_restarts(r, exit_code)) {
+    if own.is_some() && rule(container, exit_code).is_some_and(|rule| rule.action == "Restart") {
         return true;
     }
     match own.unwrap_or_else(|| restart_policy(spec)) {
@@ -142,15 +142,17 @@ pub fn restarts(spec: &PodSpec, role: Role, container: &Container, exit_code: i3
     }
 }
 
-fn rule_restarts(rule: &ContainerRestartRule, exit_code: i32) -> bool {
-    let Some(on) = &rule.exit_codes else { return false };
-    let listed = on.values.iter().flatten().any(|v| *v == exit_code);
-    rule.action == "Restart"
-        && match on.operator.as_str() {
+/// The first of a container's rules that is about this exit code (KEP-5307).
+pub fn rule(container: &Container, exit_code: i32) -> Option<&ContainerRestartRule> {
+    container.restart_policy_rules.iter().flatten().find(|rule| {
+        let Some(on) = &rule.exit_codes else { return false };
+        let listed = on.values.iter().flatten().any(|v| *v == exit_code);
+        match on.operator.as_str() {
             "In" => listed,
             "NotIn" => !listed,
             _ => false,
         }
+    })
 }
 
 /// Whether the Pod's phase is one it cannot leave.

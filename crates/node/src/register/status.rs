@@ -24,6 +24,9 @@ const CHECK: Duration = Duration::from_secs(60);
 const MAX_IMAGES: usize = 50;
 const MAX_NAMES: usize = 5;
 
+/// What this kubelet knows that others may not (KEP-5328), in order. CPUs are nobody's own here, so every Pod can be given others.
+const FEATURES: [&str; 2] = ["GuaranteedQoSPodCPUResize", "RestartAllContainersOnContainerExits"];
+
 /// What is wrong with the node; empty if nothing is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Health {
@@ -129,9 +132,11 @@ pub fn rewritten(change: &Change<Node>) -> bool {
 
 /// What nobody but the kubelet knows. A client that encodes a Node of which it has a part as a patch empties it, for Go
 /// leaves none of these fields out.
-fn ours(s: &NodeStatus) -> (Option<NodeSystemInfo>, Option<NodeDaemonEndpoints>, Option<Vec<NodeAddress>>) {
-    (s.node_info.clone(), s.daemon_endpoints.clone(), s.addresses.clone())
+fn ours(s: &NodeStatus) -> Ours {
+    (s.node_info.clone(), s.daemon_endpoints.clone(), s.addresses.clone(), s.declared_features.clone())
 }
+
+type Ours = (Option<NodeSystemInfo>, Option<NodeDaemonEndpoints>, Option<Vec<NodeAddress>>, Option<Vec<String>>);
 
 /// Whether nothing was told of the node yet.
 fn is_blank(node: &Node) -> bool {
@@ -198,6 +203,7 @@ pub fn status(
         capacity: Some(m.capacity(config)),
         allocatable: Some(m.allocatable(config)),
         conditions: Some(conditions(health, old, now)),
+        declared_features: Some(FEATURES.map(str::to_owned).to_vec()),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(config.port) }),
         }),

@@ -63,19 +63,25 @@ impl Worker {
             return;
         }
         let Some(record) = observed.records.iter().find(|r| r.id == k.id) else { return };
-        let (container, role) = container_of(pod, record);
+        let (mut container, role) = container_of(pod, record);
         let probe = match k.reason {
             KillReason::Liveness => container.liveness_probe.as_ref(),
             KillReason::Startup => container.startup_probe.as_ref(),
             _ => None,
         };
-        let over = probe.and_then(|p| p.termination_grace_period_seconds);
+        let mut over = probe.and_then(|p| p.termination_grace_period_seconds);
+        if k.reason == KillReason::RestartAll {
+            // At once, and without hooks: what is wrong with one is taken to be wrong with all.
+            over = Some(0);
+            container.lifecycle.iter_mut().for_each(|l| l.pre_stop = None);
+        }
         let again = if k.restart { ", will be restarted" } else { "" };
         let message = match k.reason {
             KillReason::Changed => format!("Container {} definition changed{again}", k.name),
             KillReason::Resized => format!("Container {} resize requires restart", k.name),
             KillReason::Liveness => format!("Container {} failed liveness probe{again}", k.name),
             KillReason::Startup => format!("Container {} failed startup probe{again}", k.name),
+            KillReason::RestartAll => format!("Container {} is restarted with all others of its pod", k.name),
             KillReason::Unknown => "Container is in unknown state, try killing it before restart".to_owned(),
             KillReason::PodEnds => format!("Stopping container {}", k.name),
         };

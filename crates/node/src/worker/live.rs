@@ -13,6 +13,7 @@ use crate::container::sandbox;
 use crate::container::security::Given;
 use crate::pod::observed::{ContainerState, Observed};
 use crate::pod::plan::{self, Input, PodPlan};
+use crate::pod::restart_all;
 use crate::pod::spec;
 use crate::pod::status::{self, Hindrance, Verdict};
 use crate::time::{self, now_ns};
@@ -29,7 +30,7 @@ impl Worker {
         if self.rejected {
             return Step::Wait(None);
         }
-        let observed = match self.observer.read(&self.shared, &self.uid).await {
+        let mut observed = match self.observer.read(&self.shared, &self.uid).await {
             Ok(o) => o,
             Err(e) => {
                 tracing::warn!(pod = spec::full_name(pod), error = %e, "cannot read the pod from the runtime");
@@ -37,6 +38,8 @@ impl Worker {
             }
         };
         self.retries.remove("runtime");
+        observed.since = pod.spec.as_ref().map_or(0, |s| restart_all::since(s, &observed));
+        let observed = observed;
         self.heed_the_end(pod, &observed);
         if spec::is_terminal(self.status.as_ref().and_then(|s| s.phase.as_deref())) {
             return self.over(pod, &observed).await;
@@ -381,7 +384,9 @@ impl Worker {
             let n = seen.entry(r.name.as_str()).or_default();
             *n += 1;
             let dead = matches!(r.state, ContainerState::Exited | ContainerState::Created);
-            if *n > 2 && dead && !self.stopping.contains_key(&r.id) {
+            // The one whose end restarted all tells since when the others are to be new.
+            let needed = self.stopping.contains_key(&r.id) || observed.since > 0 && r.finished_at == observed.since;
+            if *n > 2 && dead && !needed {
                 if let Err(e) = self.shared.runtime.remove_container(&r.id).await {
                     tracing::debug!(container = r.name, error = %e, "cannot remove an old container");
                     continue;

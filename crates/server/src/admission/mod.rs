@@ -13,6 +13,7 @@ pub mod matching;
 pub mod nodes;
 pub mod options;
 pub mod pod_security;
+pub mod pod_updates;
 pub mod policies;
 pub mod priority;
 pub mod rounds;
@@ -165,6 +166,8 @@ impl Chain {
         chain.push(storage::InUseProtection);
         chain.push(storage::ClaimResize);
         chain.push(runtime_class::RuntimeClass);
+        chain.push(pod_updates::DeclaredFeatures);
+        chain.push(pod_updates::PodResize);
         chain.push(certificates::Approval);
         chain.push(certificates::Signing);
         chain.push(certificates::SubjectRestriction);

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition, PodSpec, PodStatus};
 
 use super::Facts;
+use crate::pod::restart_all;
 use crate::pod::spec;
 use crate::time;
 
@@ -23,6 +24,19 @@ pub fn fill(facts: &Facts<'_>, pod: &PodSpec, old: &PodStatus, new: &mut PodStat
     ];
     for (type_, answer) in all {
         put(&mut conditions, type_, answer, generation, facts.now);
+    }
+    if restart_all::possible(pod) {
+        let answer = match phase.as_str() {
+            "Succeeded" => Answer::because(false, "PodCompleted"),
+            "Failed" => Answer::because(false, "PodFailed"),
+            _ if restart_all::ending(pod, facts.observed) => Answer {
+                status: true,
+                reason: Some("RestartAllContainersStarted".to_owned()),
+                message: Some("a container ended in a way that restarts all by its rules".to_owned()),
+            },
+            _ => Answer::of(false),
+        };
+        put(&mut conditions, "AllContainersRestarting", answer, generation, facts.now);
     }
     if !conditions.iter().any(|c| c.type_ == "PodScheduled") {
         put(&mut conditions, "PodScheduled", Answer::of(true), generation, facts.now);

@@ -120,9 +120,9 @@ fn without_record(m: &Member, former: Option<&ContainerStatus>, has_init: bool, 
 fn initialized(facts: &Facts<'_>) -> bool {
     let Some(spec) = &facts.pod.spec else { return true };
     let Some(last) = spec.init_containers.iter().flatten().last() else { return true };
-    let ran = |name: &str| facts.observed.latest(name).is_some();
+    let ran = |name: &str| facts.observed.current(name).is_some();
     spec.containers.iter().any(|c| ran(&c.name))
-        || facts.observed.latest(&last.name).is_some_and(|r| match r.state {
+        || facts.observed.current(&last.name).is_some_and(|r| match r.state {
             observed::ContainerState::Exited => r.exit_code == 0,
             observed::ContainerState::Running => spec::is_sidecar(last),
             _ => false,
@@ -208,6 +208,10 @@ fn waiting(reason: &str, message: Option<&str>) -> ContainerState {
 fn again(facts: &Facts<'_>, m: &Member, newest: Option<&Record>, status: &mut ContainerStatus) {
     let Some(r) = newest.filter(|r| r.state == observed::ContainerState::Exited) else { return };
     let Some(pod_spec) = facts.pod.spec.as_ref().filter(|_| !facts.ending && !facts.ended) else { return };
+    if facts.observed.is_past(r) && m.role != Role::Ephemeral {
+        status.last_state = status.state.replace(waiting("RestartingAllContainers", None));
+        return;
+    }
     if facts.to_restart.contains_key(&r.id) && !spec::restarts(pod_spec, m.role, &m.container, r.exit_code) {
         status.last_state = status.state.replace(waiting("ContainerCreating", None));
     }
@@ -225,7 +229,9 @@ fn hindered(facts: &Facts<'_>, m: &Member, newest: Option<&Record>, status: &mut
         Some(r) => match r.state {
             observed::ContainerState::Running => false,
             observed::ContainerState::Exited => {
-                facts.to_restart.contains_key(&r.id) || spec::restarts(pod_spec, m.role, &m.container, r.exit_code)
+                facts.observed.is_past(r)
+                    || facts.to_restart.contains_key(&r.id)
+                    || spec::restarts(pod_spec, m.role, &m.container, r.exit_code)
             }
             _ => true,
         },

@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, PodSpec, PodStatus};
 
 use super::Facts;
+use crate::pod::restart_all;
 use crate::pod::spec::{self, Role};
 
 fn find<'a>(statuses: &'a Option<Vec<ContainerStatus>>, name: &str) -> Option<&'a ContainerStatus> {
@@ -33,6 +34,11 @@ pub fn phase(facts: &Facts<'_>, pod: &PodSpec, new: &PodStatus) -> &'static str 
     }
     if facts.ended {
         return ended_phase(pod, new);
+    }
+    if !facts.ending && restart_all::unfinished(pod, facts.observed) {
+        // In the middle of its life, whatever its containers' ends would mean otherwise.
+        let ran = facts.pod.status.as_ref().is_some_and(|s| s.phase.as_deref() == Some("Running"));
+        return if ran { "Running" } else { "Pending" };
     }
     let mut pending_init = false;
     let mut pending_sidecar = false;

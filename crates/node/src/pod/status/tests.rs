@@ -25,7 +25,7 @@ fn world(spec: Value, records: Vec<Record>) -> World {
     )
     .unwrap();
     let sandbox = Sandbox { id: "s".into(), ready: true, ips: vec!["10.0.0.2".into()], ..Default::default() };
-    let mut observed = Observed { sandboxes: vec![sandbox], records };
+    let mut observed = Observed { sandboxes: vec![sandbox], records, since: 0 };
     observed.sort();
     World {
         pod,
@@ -131,6 +131,31 @@ fn what_was_stopped_to_start_again_has_not_ended() {
     assert!(c.state.as_ref().unwrap().waiting.is_some());
     assert_eq!(c.last_state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 0);
     assert_eq!(s.phase.as_deref(), Some("Running"));
+}
+
+#[test]
+fn a_pod_that_restarts_lives_on() {
+    let rules = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let spec = json!({"restartPolicy": "Never", "initContainers": [{"name": "i"}],
+        "containers": [{"name": "a"}, {"name": "t", "restartPolicy": "Never", "restartPolicyRules": rules}]});
+    let told = |a: ContainerState| {
+        let mut w = world(spec.clone(), vec![rec("i", Exited, 0, 0), rec("a", a, 0, 137), rec("t", Exited, 0, 42)]);
+        w.pod.status = Some(PodStatus { phase: Some("Running".into()), ..Default::default() });
+        w.observed.since = crate::pod::restart_all::since(w.pod.spec.as_ref().unwrap(), &w.observed);
+        w.status()
+    };
+    for (a, restarting) in [(Running, ("True", "RestartAllContainersStarted")), (Exited, ("False", ""))] {
+        let s = told(a);
+        assert_eq!(s.phase.as_deref(), Some("Running"));
+        assert_eq!(condition(&s, "AllContainersRestarting"), (restarting.0.into(), restarting.1.into()));
+        let t = &s.container_statuses.as_ref().unwrap()[1];
+        assert_eq!(
+            t.state.as_ref().unwrap().waiting.as_ref().unwrap().reason.as_deref(),
+            Some("RestartingAllContainers")
+        );
+        assert_eq!(t.last_state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 42);
+        assert!(!s.init_container_statuses.unwrap()[0].ready, "it is to run again");
+    }
 }
 
 #[test]
