@@ -688,6 +688,34 @@ fn the_hosts_file_is_managed_where_nobody_else_does() {
     assert!(own.starts_with("same\n") && !own.contains(MARK), "{own}");
 }
 
+/// The end of one container starts the whole Pod anew, init containers first, in the same sandbox (KEP-5532).
+#[test]
+fn one_end_restarts_all_containers() {
+    let ns = Namespace::new("restart-all");
+    let mount = json!({"volumeMounts":[{"name":"d","mountPath":"/d"}]});
+    let init = shell("init", "hostname -i >> /d/init", mount.clone());
+    let main = shell("main", "echo up >> /d/main; exec sleep 3600", mount.clone());
+    let mut trigger = shell(
+        "trigger",
+        "test -f /d/once && exec sleep 3600; until test -f /d/main; do sleep 0.1; done; touch /d/once; exit 42",
+        mount,
+    );
+    trigger["restartPolicy"] = json!("Never");
+    trigger["restartPolicyRules"] =
+        json!([{"action":"RestartAllContainers","exitCodes":{"operator":"In","values":[42]}}]);
+    let volumes = json!([{"name":"d","emptyDir":{}}]);
+    let spec = json!({"restartPolicy":"Never","initContainers":[init],"containers":[main,trigger],"volumes":volumes});
+    ns.make("pods", &pod("p", spec));
+    let p = ns.until_that("pod/p", |p| {
+        assert!(!matches!(p["status"]["phase"].as_str(), Some("Failed" | "Succeeded")), "{}", p["status"]);
+        is_ready(p) && ["init", "main", "trigger"].iter().all(|c| status(p, c)["restartCount"] == 1)
+    });
+    assert_eq!(status(&p, "trigger")["lastState"]["terminated"]["exitCode"], 42);
+    assert_eq!(condition(&p, "AllContainersRestarting")["status"], "False");
+    let ip = p["status"]["podIP"].as_str().unwrap();
+    assert_eq!(ns.ok(&["exec", "p", "-c", "main", "--", "cat", "/d/init"]).trim(), format!("{ip}\n{ip}"));
+}
+
 /// Containers that end at once, many side by side: every end is told, none waits for the node's rare look at everything.
 #[test]
 fn no_exit_is_lost() {

@@ -133,6 +133,26 @@ fn a_node_selector_is_respected() {
     w.nodes.merge(&w.node, &json!({"metadata": {"labels": {&*key: null}}}));
 }
 
+/// A node whose kubelet does not say that it knows what a Pod is built upon does not get it (KEP-5328).
+#[test]
+fn nodes_declare_what_they_know() {
+    let w = World::new("declared");
+    let node = StandIn::new(&w.ns, "", json!({"cpu": "4", "memory": "4Gi"}));
+    let mut pod = pod_of("new", &sleeper("new"));
+    node.attract(&w.ns, &mut pod);
+    let container = &mut pod["spec"]["containers"][0];
+    container["restartPolicy"] = json!("Never");
+    container["restartPolicyRules"] =
+        json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    w.pods.create(&pod);
+    let message = w.unschedulable("new");
+    let why = "node declared features check failed - unsatisfied requirements: RestartAllContainersOnContainerExits";
+    assert!(message.contains(why), "{message}");
+    let declared = json!({"status": {"declaredFeatures": ["RestartAllContainersOnContainerExits"]}});
+    w.ns.cluster_objects("v1", "nodes").merge(&format!("{}/status", node.name), &declared);
+    w.pods.until("new", "placed", |p| p["spec"]["nodeName"] == *node.name);
+}
+
 #[test]
 fn host_ports_conflict_with_the_wildcard() {
     let w = World::new("hostport");

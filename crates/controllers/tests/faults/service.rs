@@ -177,7 +177,7 @@ async fn serve(shared: Arc<Shared>, life: Arc<Life>, request: Request<Body>) -> 
         return Err(std::io::Error::other("the answer was lost"));
     }
     Ok(match result {
-        Ok(v) => reply(if head.method == Method::POST { 201 } else { 200 }, &v),
+        Ok(text) => answer(if head.method == Method::POST { 201 } else { 200 }, text),
         Err(e) => reply(e.code, &e.to_status()),
     })
 }
@@ -193,39 +193,46 @@ fn perform(
     t: &Target,
     body: Value,
     fields: &str,
-) -> Result<Value, ApiError> {
+) -> Result<String, ApiError> {
     let name = t.name.clone().unwrap_or_default();
+    let found = |o: Option<String>| o.ok_or_else(|| ApiError::not_found(&t.kind.group, &t.kind.plural, &name));
+    let text = |o: Arc<Value>| o.to_string();
     shared.change(|w| match (&head.method, t.name.is_some()) {
-        (&Method::GET, true) if t.sub.as_deref() == Some("scale") => {
-            w.scale(t).ok_or_else(|| ApiError::not_found(&t.kind.group, &t.kind.plural, &name))
+        (&Method::GET, true) if t.sub.as_deref() == Some("scale") => found(w.scale(t).map(|o| o.to_string())),
+        (&Method::GET, true) => {
+            found(w.get(&t.kind.group, &t.kind.plural, &t.namespace, &name).map(ToString::to_string))
         }
-        (&Method::GET, true) => w
-            .get(&t.kind.group, &t.kind.plural, &t.namespace, &name)
-            .cloned()
-            .ok_or_else(|| ApiError::not_found(&t.kind.group, &t.kind.plural, &name)),
-        (&Method::GET, false) => Ok(json!({
-            "apiVersion": t.kind.api_version(), "kind": t.kind.list_kind,
-            "metadata": {"resourceVersion": w.revision.to_string()}, "items": w.list(t, fields)})),
-        (&Method::POST, _) => w.create(&t.kind, &t.namespace, body),
+        (&Method::GET, false) => Ok(list(t, w.revision, &w.list(t, fields))),
+        (&Method::POST, _) => w.create(&t.kind, &t.namespace, body).map(text),
         (&Method::PUT, _) => {
             w.update(&t.kind, &t.namespace, &name, body, t.sub.as_deref()).map(|o| match t.sub.as_deref() {
-                Some("scale") => w.scale(t).unwrap_or(o),
-                _ => o,
+                Some("scale") => w.scale(t).map_or_else(|| o.to_string(), |scale| scale.to_string()),
+                _ => o.to_string(),
             })
         }
         (&Method::PATCH, _) => {
             let media = head.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-            w.patch(t, &media, body)
+            w.patch(t, &media, body).map(text)
         }
-        (&Method::DELETE, true) => w.delete(&t.kind, &t.namespace, &name, &body),
+        (&Method::DELETE, true) => w.delete(&t.kind, &t.namespace, &name, &body).map(text),
         (&Method::DELETE, false) => {
             for o in w.list(t, fields) {
                 w.delete(&t.kind, meta::namespace(&o), meta::name(&o), &body)?;
             }
-            Ok(json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
+            Ok(json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}).to_string())
         }
         _ => Err(ApiError::method_not_allowed()),
     })
+}
+
+fn list(t: &Target, revision: u64, items: &[Arc<Value>]) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    format!(
+        "{{\"apiVersion\":\"{}\",\"kind\":\"{}\",\"metadata\":{{\"resourceVersion\":\"{revision}\"}},\"items\":[{}]}}",
+        t.kind.api_version(),
+        t.kind.list_kind,
+        items.join(",")
+    )
 }
 
 /// A watch: each event comes late by its own time; now and then the stream breaks or its revision is gone.
@@ -270,7 +277,7 @@ fn watch(shared: Arc<Shared>, t: Target, fields: String, from: u64) -> Answer {
                         return Some((line(&json!({"type": "ERROR", "object": gone})), s));
                     }
                     s.at = c.revision;
-                    return Some((line(&json!({"type": c.type_, "object": c.object})), s));
+                    return Some((c.line, s));
                 }
             }
         }
@@ -284,7 +291,11 @@ fn line(v: &Value) -> Bytes {
 }
 
 fn reply(code: u16, v: &Value) -> Answer {
-    let mut r = Response::new(Full::new(Bytes::from(v.to_string())).boxed_unsync());
+    answer(code, v.to_string())
+}
+
+fn answer(code: u16, text: String) -> Answer {
+    let mut r = Response::new(Full::new(Bytes::from(text)).boxed_unsync());
     *r.status_mut() = http::StatusCode::from_u16(code).unwrap();
     r
 }

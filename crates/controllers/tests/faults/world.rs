@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use caravel_api::kinds::{Kind, KindTable};
 use caravel_api::status::ApiError;
 use caravel_api::{defaults, meta, patch};
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+static TABLE: LazyLock<KindTable> = LazyLock::new(KindTable::builtin);
 
 /// (group, plural).
 pub type Place = (String, String);
@@ -19,7 +22,9 @@ pub struct Change {
     pub revision: u64,
     pub place: Place,
     pub type_: &'static str,
-    pub object: Value,
+    pub object: Arc<Value>,
+    /// The line that watches send of it.
+    pub line: Bytes,
 }
 
 /// A parsed request path.
@@ -31,8 +36,8 @@ pub struct Target {
 }
 
 pub struct World {
-    pub table: KindTable,
-    pub objects: BTreeMap<Place, BTreeMap<Key, Value>>,
+    pub table: &'static KindTable,
+    pub objects: BTreeMap<Place, BTreeMap<Key, Arc<Value>>>,
     pub log: Vec<Change>,
     pub revision: u64,
     serial: u64,
@@ -44,7 +49,7 @@ fn place(kind: &Kind) -> Place {
 
 impl World {
     pub fn new() -> Self {
-        Self { table: KindTable::builtin(), objects: BTreeMap::new(), log: vec![], revision: 1, serial: 0 }
+        Self { table: &TABLE, objects: BTreeMap::new(), log: vec![], revision: 1, serial: 0 }
     }
 
     pub fn target(&self, path: &str) -> Option<Target> {
@@ -69,29 +74,35 @@ impl World {
         })
     }
 
-    fn commit(&mut self, place: &Place, type_: &'static str, key: Key, mut object: Value) -> Value {
+    fn commit(&mut self, place: &Place, type_: &'static str, key: Key, mut object: Value) -> Arc<Value> {
         self.revision += 1;
         object["metadata"]["resourceVersion"] = json!(self.revision.to_string());
+        let line = Bytes::from(format!("{{\"type\":\"{type_}\",\"object\":{object}}}\n"));
+        let object = Arc::new(object);
         let all = self.objects.entry(place.clone()).or_default();
         if type_ == "DELETED" {
             all.remove(&key);
         } else {
             all.insert(key, object.clone());
         }
-        self.log.push(Change { revision: self.revision, place: place.clone(), type_, object: object.clone() });
+        self.log.push(Change { revision: self.revision, place: place.clone(), type_, object: object.clone(), line });
         object
     }
 
     pub fn get(&self, group: &str, plural: &str, ns: &str, name: &str) -> Option<&Value> {
+        self.shared(group, plural, ns, name).map(|o| &**o)
+    }
+
+    pub fn shared(&self, group: &str, plural: &str, ns: &str, name: &str) -> Option<&Arc<Value>> {
         self.objects.get(&(group.into(), plural.into()))?.get(&(ns.into(), name.into()))
     }
 
     pub fn all(&self, group: &str, plural: &str) -> Vec<&Value> {
-        self.objects.get(&(group.into(), plural.into())).into_iter().flat_map(|m| m.values()).collect()
+        self.objects.get(&(group.into(), plural.into())).into_iter().flat_map(|m| m.values()).map(|o| &**o).collect()
     }
 
     /// Creates an object from its JSON, as a user would.
-    pub fn put(&mut self, object: Value) -> Value {
+    pub fn put(&mut self, object: Value) -> Arc<Value> {
         let (api, kind) =
             (object["apiVersion"].as_str().unwrap().to_owned(), object["kind"].as_str().unwrap().to_owned());
         let (group, version) = caravel_api::kinds::split_api_version(&api);
@@ -111,7 +122,7 @@ impl World {
         self.update(&kind, ns, name, object, None).unwrap();
     }
 
-    pub fn create(&mut self, kind: &Arc<Kind>, namespace: &str, mut object: Value) -> Result<Value, ApiError> {
+    pub fn create(&mut self, kind: &Arc<Kind>, namespace: &str, mut object: Value) -> Result<Arc<Value>, ApiError> {
         self.serial += 1;
         object["apiVersion"] = json!(kind.api_version());
         object["kind"] = json!(kind.kind);
@@ -162,8 +173,8 @@ impl World {
         name: &str,
         mut new: Value,
         sub: Option<&str>,
-    ) -> Result<Value, ApiError> {
-        let Some(old) = self.get(&kind.group, &kind.plural, ns, name).cloned() else {
+    ) -> Result<Arc<Value>, ApiError> {
+        let Some(old) = self.shared(&kind.group, &kind.plural, ns, name).cloned() else {
             return Err(ApiError::not_found(&kind.group, &kind.plural, name));
         };
         let revision = meta::resource_version(&new);
@@ -182,17 +193,17 @@ impl World {
         match sub {
             Some("approval") => {
                 let conditions = new["status"]["conditions"].take();
-                new = old.clone();
+                new = Value::clone(&old);
                 new["status"]["conditions"] = conditions;
             }
             Some("scale") => {
                 let replicas = new["spec"]["replicas"].take();
-                new = old.clone();
+                new = Value::clone(&old);
                 new["spec"]["replicas"] = replicas;
             }
             Some("status") => {
                 let (status, annotations) = (new["status"].take(), new["metadata"]["annotations"].take());
-                new = old.clone();
+                new = Value::clone(&old);
                 new["status"] = status;
                 // As upstream: a Deployment's revision is noted with its status.
                 if &*kind.kind == "Deployment" && annotations.is_object() {
@@ -201,7 +212,7 @@ impl World {
             }
             Some("finalize") => {
                 let finalizers = new["spec"]["finalizers"].take();
-                new = old.clone();
+                new = Value::clone(&old);
                 new["spec"]["finalizers"] = finalizers;
             }
             _ => {
@@ -230,7 +241,7 @@ impl World {
         if old.get("spec") != new.get("spec") && matches!(sub, None | Some("scale")) {
             new["metadata"]["generation"] = json!(meta::generation(&old) + 1);
         }
-        if new == old {
+        if new == *old {
             return Ok(old);
         }
         let key = (ns.to_owned(), name.to_owned());
@@ -241,7 +252,7 @@ impl World {
         Ok(self.commit(&place(kind), type_, key, new))
     }
 
-    pub fn patch(&mut self, t: &Target, media: &str, body: Value) -> Result<Value, ApiError> {
+    pub fn patch(&mut self, t: &Target, media: &str, body: Value) -> Result<Arc<Value>, ApiError> {
         let name = t.name.clone().unwrap_or_default();
         let Some(old) = self.get(&t.kind.group, &t.kind.plural, &t.namespace, &name).cloned() else {
             return Err(ApiError::not_found(&t.kind.group, &t.kind.plural, &name));
@@ -257,7 +268,7 @@ impl World {
         self.update(&t.kind, &t.namespace, &name, new, t.sub.as_deref())
     }
 
-    pub fn delete(&mut self, kind: &Arc<Kind>, ns: &str, name: &str, options: &Value) -> Result<Value, ApiError> {
+    pub fn delete(&mut self, kind: &Arc<Kind>, ns: &str, name: &str, options: &Value) -> Result<Arc<Value>, ApiError> {
         let Some(mut object) = self.get(&kind.group, &kind.plural, ns, name).cloned() else {
             return Err(ApiError::not_found(&kind.group, &kind.plural, name));
         };
@@ -299,7 +310,7 @@ impl World {
             object["status"]["phase"] = json!("Terminating");
         }
         if object == before {
-            return Ok(object);
+            return Ok(Arc::new(object));
         }
         Ok(self.commit(&place(kind), "MODIFIED", key, object))
     }
@@ -340,7 +351,7 @@ impl World {
     }
 
     /// The objects of a list call.
-    pub fn list(&self, t: &Target, fields: &str) -> Vec<Value> {
+    pub fn list(&self, t: &Target, fields: &str) -> Vec<Arc<Value>> {
         let all = self.objects.get(&place(&t.kind)).into_iter().flat_map(|m| m.values());
         all.filter(|o| selected(t, fields, o)).cloned().collect()
     }
