@@ -207,7 +207,7 @@ impl Inner {
         self.cdi.join(format!("{}-{uid}.json", self.name))
     }
 
-    /// Describes the claim's devices: each puts its own name into the environment, as `DEVICE_<request>`.
+    /// Describes the claim's devices: each puts its own name into the environment, as `DEVICE_<request>` and as `HAS_<device>`.
     fn prepare(&self, claim: &Claim) -> Prepared {
         let object = self.ns.get(&format!("resourceclaims.resource.k8s.io/{}", claim.name));
         assert_eq!((&object["metadata"]["uid"], claim.namespace.as_str()), (&json!(claim.uid), self.ns.name.as_str()));
@@ -217,7 +217,9 @@ impl Inner {
             .iter()
             .map(|r| {
                 let (request, device) = (r["request"].as_str().unwrap(), r["device"].as_str().unwrap());
-                json!({"name": format!("{}-{device}", claim.uid), "containerEdits": {"env": [format!("DEVICE_{request}={device}")]}})
+                let request = request.replace('-', "_");
+                let env = [format!("DEVICE_{request}={device}"), format!("HAS_{device}={device}")];
+                json!({"name": format!("{}-{device}", claim.uid), "containerEdits": {"env": env}})
             })
             .collect();
         let spec = json!({"cdiVersion": "0.5.0", "kind": kind, "devices": described});

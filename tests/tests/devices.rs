@@ -65,6 +65,38 @@ impl World {
         );
     }
 
+    /// A Pod without claims that asks for so many of a resource, says which devices it has, and runs until it finds `/tmp/end`.
+    fn asks(&self, name: &str, resource: &str, count: u32) {
+        let script = "echo has $(env | sed -n s/^HAS_.*=//p | sort); until [ -e /tmp/end ]; do sleep 0.1; done";
+        let amount = json!({resource: count.to_string()});
+        self.ns.make(
+            "pods",
+            &json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
+            "restartPolicy": "Never", "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "c", "image": "test/busybox:1", "command": ["sh", "-c", script],
+                "resources": {"requests": amount, "limits": amount}}]}}),
+        );
+    }
+
+    /// Tells of conditions of the device of a claim, as a driver does.
+    fn tell(&self, claim: &str, device: &str, condition: &str) {
+        let told = json!({"status": {"devices": [{"driver": self.name, "pool": "pool", "device": device, "conditions": [
+            {"type": condition, "status": "True", "reason": "Cable", "message": "as the test says",
+             "lastTransitionTime": "2026-01-01T00:00:00Z"}]}]}});
+        self.ns.objects(V1, "resourceclaims").merge(&format!("{claim}/status"), &told);
+    }
+
+    /// Waits for an event about a Pod.
+    fn hears(&self, pod: &str, reason: &str, note: &str) {
+        let about = |e: &Value| {
+            e["regarding"]["name"] == pod
+                && e["reason"] == reason
+                && e["note"].as_str().is_some_and(|n| n.contains(note))
+        };
+        let events = self.ns.objects("events.k8s.io/v1", "events");
+        events.until_all("", &format!("an event {reason} of {pod}"), |all| all.iter().any(about).then_some(()));
+    }
+
     fn runs_with(&self, pod: &str, device: &str) {
         self.ns.until(&format!("pod/{pod}"), "{.status.phase}", "Running");
         self.ns.eventually(&format!("{pod} has {device}"), || {
@@ -201,4 +233,115 @@ fn prepared_devices_survive_a_crash_of_the_node() {
         if told.contains(&format!("unprepare {claim}")) { Ok(()) } else { Err(format!("{told:?}")) }
     });
     w.ns.objects(V1, "resourceclaims").until_gone(&claim);
+}
+
+#[test]
+fn devices_stand_in_for_extended_resources() {
+    let w = World::new(Namespace::new("dra-ext"), cluster_dir());
+    let driver = w.driver();
+    w.offer(json!([{"name": "d0"}, {"name": "d1"}]));
+    let resource = format!("{}/gpu", w.name);
+    w.ns.cluster_objects(V1, "deviceclasses").merge(&w.name, &json!({"spec": {"extendedResourceName": resource}}));
+    w.asks("first", &resource, 1);
+    w.runs_with("first", "d0");
+    let pod = w.ns.get("pod/first");
+    let status = &pod["status"]["extendedResourceClaimStatus"];
+    let mapping = json!({"containerName": "c", "resourceName": resource, "requestName": "container-0-request-0"});
+    assert_eq!(status["requestMappings"], json!([mapping]));
+    let first = status["resourceClaimName"].as_str().unwrap().to_owned();
+    assert!(first.starts_with("first-extended-resources-"), "{first}");
+    let claims = w.ns.objects(V1, "resourceclaims");
+    let claim = claims.get(&first);
+    assert_eq!(claim["metadata"]["annotations"]["resource.kubernetes.io/extended-resource-claim"], "true");
+    assert_eq!(claim["metadata"]["ownerReferences"][0]["uid"], pod["metadata"]["uid"]);
+    assert_eq!(claim["status"]["reservedFor"][0]["uid"], pod["metadata"]["uid"]);
+    let request = json!({"name": "container-0-request-0",
+        "exactly": {"deviceClassName": w.name, "allocationMode": "ExactCount", "count": 1}});
+    assert_eq!(claim["spec"]["devices"]["requests"], json!([request]));
+
+    // Another asks for more than is left, by the name of the class.
+    w.asks("second", &format!("deviceclass.resource.kubernetes.io/{}", w.name), 2);
+    w.waits("second", "cannot allocate all claims");
+    assert_eq!(w.ns.get("pod/second")["status"]["extendedResourceClaimStatus"], Value::Null);
+    w.ns.ok(&["exec", "first", "--", "touch", "/tmp/end"]);
+    w.ns.until("pod/first", "{.status.phase}", "Succeeded");
+    claims.until_gone(&first);
+    w.runs_with("second", "d0 d1");
+    let second = w.ns.field("pod/second", "{.status.extendedResourceClaimStatus.resourceClaimName}");
+    w.ns.ok(&["delete", "pod", "second"]);
+    claims.until_gone(&second);
+    w.ns.eventually("all is given back to the driver", || {
+        let told = driver.told();
+        let all = [&first, &second].iter().all(|c| told.contains(&format!("unprepare {c}")));
+        if all { Ok(()) } else { Err(format!("{told:?}")) }
+    });
+    w.gone();
+}
+
+#[test]
+fn a_pod_waits_until_its_device_is_ready_for_the_node() {
+    let w = World::new(Namespace::new("dra-wait"), cluster_dir());
+    let _driver = w.driver();
+    w.offer(json!([{"name": "d0", "bindsToNode": true,
+        "bindingConditions": ["example.com/attached"], "bindingFailureConditions": ["example.com/broken"]}]));
+    w.pod("p", json!({"resourceClaimTemplateName": "one"}));
+    let name = w.claim_of("p");
+    let claims = w.ns.objects(V1, "resourceclaims");
+    let has_devices = |c: &Value| !c["status"]["allocation"].is_null() && c["status"]["devices"].is_null();
+    let claim = claims.until(&name, "it has a device", has_devices);
+    let allocation = &claim["status"]["allocation"];
+    assert_eq!(allocation["devices"]["results"][0]["bindingConditions"], json!(["example.com/attached"]));
+    assert_eq!(allocation["devices"]["results"][0]["bindingFailureConditions"], json!(["example.com/broken"]));
+    assert!(allocation["allocationTimestamp"].is_string(), "{allocation}");
+    assert_eq!(allocation["nodeSelector"]["nodeSelectorTerms"][0]["matchFields"][0]["key"], "metadata.name");
+    w.hears("p", "BindingConditionsPending", "waiting for binding conditions for device on node");
+    assert_eq!(w.ns.get("pod/p")["spec"]["nodeName"], Value::Null, "nobody said that the device is ready");
+
+    // It cannot be had: the claim gives it back, and another attempt is made.
+    w.tell(&name, "d0", "example.com/broken");
+    w.hears("p", "FailedScheduling", "binding failed: reason=Cable, message=\"as the test says\"");
+    claims.until(&name, "it has a device once more", has_devices);
+    assert_eq!(w.ns.get("pod/p")["spec"]["nodeName"], Value::Null, "nobody said that the device is ready");
+    w.tell(&name, "d0", "example.com/attached");
+    w.runs_with("p", "d0");
+    w.ns.ok(&["delete", "pod", "p"]);
+    claims.until_gone(&name);
+    w.gone();
+}
+
+#[test]
+fn pods_leave_devices_that_they_must_not_have() {
+    let w = World::new(Namespace::new("dra-taint"), cluster_dir());
+    let _driver = w.driver();
+    w.offer(json!([{"name": "d0"}, {"name": "d1"}]));
+    w.pod("goes", json!({"resourceClaimTemplateName": "one"}));
+    w.runs_with("goes", "d0");
+    let claims = w.ns.objects(V1, "resourceclaims");
+    let mut wants = w.wants(json!([]));
+    wants["devices"]["requests"][0]["exactly"]["tolerations"] =
+        json!([{"key": "example.com/broken", "operator": "Exists", "effect": "NoExecute"}]);
+    claims.create(&json!({"apiVersion": V1, "kind": "ResourceClaim", "metadata": {"name": "patient"}, "spec": wants}));
+    w.pod("stays", json!({"resourceClaimName": "patient"}));
+    w.runs_with("stays", "d1");
+    // Held, so that what is written into its status can be read.
+    let pods = w.ns.objects("v1", "pods");
+    pods.merge("goes", &json!({"metadata": {"finalizers": ["example.com/held"]}}));
+    w.ns.cluster_objects(V1, "resourceslices").update(&w.name, |slice| {
+        for device in slice["spec"]["devices"].as_array_mut().unwrap() {
+            device["taints"] = json!([{"key": "example.com/broken", "effect": "NoExecute"}]);
+        }
+    });
+    let goes = pods.until("goes", "it is told to go", |p| p["metadata"]["deletionTimestamp"].is_string());
+    let conditions = goes["status"]["conditions"].as_array().unwrap();
+    let disrupted = conditions.iter().find(|c| c["type"] == "DisruptionTarget").unwrap();
+    assert_eq!((&disrupted["status"], &disrupted["reason"]), (&json!("True"), &json!("DeletionByDeviceTaintManager")));
+    w.hears("goes", "DeviceTaintManagerEviction", "Marking for deletion");
+    pods.merge("goes", &json!({"metadata": {"finalizers": null}}));
+    pods.until_gone("goes");
+
+    w.pod("next", json!({"resourceClaimTemplateName": "one"}));
+    w.waits("next", "cannot allocate all claims");
+    assert_eq!(w.ns.get("pod/stays")["metadata"]["deletionTimestamp"], Value::Null);
+    w.ns.ok(&["delete", "pod", "stays", "next"]);
+    w.gone();
 }

@@ -16,6 +16,7 @@ mod cronjob;
 mod csr;
 mod daemonset;
 mod deployment;
+mod device_taints;
 mod endpoints;
 mod gc;
 mod hpa;
@@ -91,6 +92,7 @@ table! {
     "root-ca-certificate-publisher-controller" => serviceaccount::run_root_ca,
     "node-lifecycle-controller" => node::run_lifecycle,
     "taint-eviction-controller" => node::run_eviction,
+    "device-taint-eviction-controller" => device_taints::run,
     "node-ipam-controller" => node::run_ipam,
     "pod-garbage-collector-controller" => pod_gc::run,
     "ttl-after-finished-controller" => ttl_after_finished::run,

@@ -45,6 +45,9 @@ pub enum ApplyError {
     /// A resource claim is not as it was when devices were picked for it.
     #[error("resource claim {0}")]
     Devices(String),
+    /// Devices did not get ready for the node.
+    #[error("{0}")]
+    NotReady(String),
 }
 
 fn reference(pod: &PodInfo) -> ObjectReference {
@@ -66,7 +69,7 @@ impl Applier {
     }
 
     /// Says something about a pod (or `about` another one) as the profile of the pod that is being scheduled.
-    fn event(&self, profile: &str, about: &PodInfo, kind: &str, reason: &str, action: &str, note: &str) {
+    pub(crate) fn event(&self, profile: &str, about: &PodInfo, kind: &str, reason: &str, action: &str, note: &str) {
         if let Some(recorder) = self.recorders.get(profile) {
             recorder.event(&reference(about), kind, reason, action, note);
         }
@@ -77,18 +80,20 @@ impl Applier {
     }
 
     /// Binds a pod to the node on which it is assumed. Undoes the assumption when that fails.
-    /// `timeout` is how long its claims may take to be bound.
+    /// `timeouts` is how long its volumes' claims may take to be bound, and its devices to be ready.
     pub async fn bind(
         &self,
         pod: Arc<PodInfo>,
         (id, node): (NodeId, Arc<str>),
         bindings: Vec<Binding>,
         bookings: Vec<Booking>,
-        timeout: Duration,
+        timeouts: (Duration, Duration),
     ) {
+        let mut made = None;
         let result = async {
-            self.bind_volumes(&node, &bindings, timeout).await?;
-            self.book(&pod, &bookings).await?;
+            self.bind_volumes(&node, &bindings, timeouts.0).await?;
+            let claims = self.book(&pod, &bookings, &mut made).await?;
+            self.await_devices(&pod, &node, &claims, timeouts.1).await?;
             match self.extenders.binder(&pod) {
                 Some(extender) => Ok(extender.bind(&pod, &node).await?),
                 None => self.post_binding(&pod, &node).await,
@@ -101,6 +106,9 @@ impl Applier {
                 Binding::Provision { .. } => None,
             })
         };
+        if let Some(claim) = made.filter(|_| result.is_err()) {
+            self.unmake_special(&pod, &claim).await;
+        }
         match result {
             Ok(()) => {
                 let note = format!("Successfully assigned {} to {node}", pod.key);

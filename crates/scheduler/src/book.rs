@@ -1,6 +1,8 @@
 //! Writing to resource claims what was decided: the devices they get and the pod that uses them (PreBind), or that they give
 //! their devices back.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::resource::v1 as resource;
 use kube::Api;
 use kube::api::PostParams;
@@ -10,13 +12,13 @@ use caravel_client::status_code;
 use crate::apply::{Applier, ApplyError};
 use crate::devices::MAX_RESERVED;
 use crate::devices::claim::Claim;
-use crate::model::PodInfo;
+use crate::model::{PodInfo, PodKey};
 use crate::plugins::devices::Booking;
 
 /// Who keeps a claim with devices from going away at once.
-const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
+pub(crate) const FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 /// How often a claim that changed meanwhile is read again.
-const ATTEMPTS: usize = 5;
+pub(crate) const ATTEMPTS: usize = 5;
 
 /// What is to be written to a claim next.
 #[derive(Debug, PartialEq)]
@@ -94,14 +96,34 @@ impl Applier {
         Api::namespaced(self.cluster.client(), &claim.key.namespace)
     }
 
-    /// Gives all claims of a pod their devices and reserves them for it.
-    pub(crate) async fn book(&self, pod: &PodInfo, bookings: &[Booking]) -> Result<(), ApplyError> {
+    /// Gives all claims of a pod their devices and reserves them for it; the claim for extended resources is made first, and noted in
+    /// `made`. Gives the names of all.
+    pub(crate) async fn book(
+        &self,
+        pod: &PodInfo,
+        bookings: &[Booking],
+        made: &mut Option<resource::ResourceClaim>,
+    ) -> Result<Vec<PodKey>, ApplyError> {
+        let mut keys = Vec::with_capacity(bookings.len());
         for booking in bookings {
-            let written = self.book_one(pod, booking).await?;
-            let written = Claim::new(&written);
-            self.shared.with(|core, _| core.state.devices.settle(written));
+            let Some(variant) = &booking.special else {
+                let written = Claim::new(&self.book_one(pod, booking).await?);
+                keys.push(written.key.clone());
+                self.shared.with(|core, _| core.state.devices.settle(written));
+                continue;
+            };
+            let claim = made.insert(self.make_special(pod, variant).await?);
+            let real = Booking { claim: Arc::new(Claim::new(claim)), special: None, ..booking.clone() };
+            let written = Claim::new(&self.book_one(pod, &real).await?);
+            let key = written.key.clone();
+            self.shared.with(|core, _| {
+                core.state.devices.settle(written);
+                core.state.devices.forget(&booking.claim.key);
+            });
+            self.note_special(pod, &key.name, variant).await?;
+            keys.push(key);
         }
-        Ok(())
+        Ok(keys)
     }
 
     async fn book_one(&self, pod: &PodInfo, booking: &Booking) -> Result<resource::ResourceClaim, ApplyError> {
@@ -144,6 +166,8 @@ impl Applier {
             }
             status.reserved_for = None;
             status.allocation = None;
+            // What was told of these devices is not true of others.
+            status.devices = None;
             claims.replace_subresource("status", &claim.key.name, &PostParams::default(), &present).await.map(drop)
         };
         let released: Result<(), kube::Error> = released.await;
@@ -160,7 +184,6 @@ mod tests {
     use crate::devices::claim::Allocation;
     use crate::testing::pod;
     use serde_json::{Value, json};
-    use std::sync::Arc;
 
     fn claim(finalizers: Value, status: Value) -> resource::ResourceClaim {
         serde_json::from_value(json!({"metadata": {"name": "c", "namespace": "default", "uid": "u", "finalizers": finalizers},
@@ -172,7 +195,7 @@ mod tests {
         let result = json!({"devices": {"results": [{"request": "r", "driver": "d", "pool": "p", "device": "x", "shareID": ""}]}});
         let result: resource::AllocationResult = serde_json::from_value(result).unwrap();
         let allocation = with.then(|| (Arc::new(Allocation::new(&result)), Box::new(result)));
-        Booking { claim: Arc::new(Claim::new(&claim(json!([]), json!({})))), allocation }
+        Booking { claim: Arc::new(Claim::new(&claim(json!([]), json!({})))), allocation, special: None }
     }
 
     #[test]

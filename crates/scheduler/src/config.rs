@@ -97,6 +97,8 @@ pub struct Profile {
     pub preemption: Preemption,
     /// How long claims may take to be bound before the pod is tried elsewhere.
     pub bind_timeout: Duration,
+    /// How long devices may take to be ready for their node before others are looked for.
+    pub device_timeout: Duration,
 }
 
 impl Profile {
@@ -113,6 +115,7 @@ impl Profile {
             ignore_preferences_of_others: false,
             preemption: Preemption::default(),
             bind_timeout: Duration::from_secs(600),
+            device_timeout: Duration::from_secs(600),
         }
     }
 }

@@ -128,14 +128,14 @@ pub fn fits_rules(rules: &Rules, pod: &PodInfo, node: &NodeInfo) -> Result<(), R
 
 /// What is left on the node: ports, resources.
 #[inline]
-pub fn fits_room(rules: &Rules, pod: &PodInfo, node: &NodeInfo) -> Result<(), Reject> {
+pub fn fits_room(state: &State, rules: &Rules, pod: &PodInfo, node: &NodeInfo) -> Result<(), Reject> {
     if !rules.off.contains(Plugin::NodePorts) {
         ports::filter(pod, node)?;
     }
     if rules.off.contains(Plugin::NodeResourcesFit) {
         return Ok(());
     }
-    fit::filter(pod, node).or_else(|reject| fit::overlook(reject, rules, pod, node))
+    fit::filter(pod, node).or_else(|reject| fit::overlook(reject, rules, &state.devices, pod, node))
 }
 
 #[inline]
@@ -151,7 +151,7 @@ fn fits_volumes(state: &State, prepared: &Prepared, pod: &PodInfo, node: &NodeIn
 pub fn filter(state: &State, prepared: &Prepared, pod: &PodInfo, id: NodeId) -> Result<(), Reject> {
     let node = state.node(id);
     fits_rules(&prepared.rules, pod, node)?;
-    fits_room(&prepared.rules, pod, node)?;
+    fits_room(state, &prepared.rules, pod, node)?;
     fits_volumes(state, prepared, pod, node)?;
     spread::filter(state, &prepared.hard, id)?;
     interpod::filter(state, &prepared.interpod, id)?;
@@ -174,7 +174,7 @@ pub fn objections(state: &State, prepared: &Prepared, pod: &PodInfo, id: NodeId)
         taints::filter(pod, node),
         node_affinity::filter(rules.added.as_ref(), pod, node),
         ports::filter(pod, node),
-        fit::filter(pod, node).or_else(|reject| fit::overlook(reject, rules, pod, node)),
+        fit::filter(pod, node).or_else(|reject| fit::overlook(reject, rules, &state.devices, pod, node)),
         volumes::filter(state, &prepared.volumes, pod, node),
         spread::filter(state, &prepared.hard, id),
         interpod::filter(state, &prepared.interpod, id),

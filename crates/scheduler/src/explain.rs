@@ -201,10 +201,14 @@ fn device_mends(state: &State, pod: &PodInfo, node: &str, detail: u32) -> Vec<St
             names(true)
         )];
     }
+    let mut lacking = names(false);
+    if lacking.is_empty() {
+        let asked = pod.extended.iter().flat_map(|a| a.resources.iter().map(|(name, ..)| &**name));
+        lacking = asked.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ");
+    }
     vec![format!(
-        "it waits for devices: {node} has none left for its claim ({}). See which there are with: kubectl get resourceslices; and which \
-         claims have them with: kubectl get resourceclaims -A. End a pod that uses one, ask for less, or start a driver on a node that has some",
-        names(false)
+        "it waits for devices: {node} has none left for its claim ({lacking}). See which there are with: kubectl get resourceslices; and which \
+         claims have them with: kubectl get resourceclaims -A. End a pod that uses one, ask for less, or start a driver on a node that has some"
     )]
 }
 

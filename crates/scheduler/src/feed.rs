@@ -27,12 +27,14 @@ pub struct Shared {
     changed: Condvar,
     /// Told of every change of a claim.
     pub claims: Notify,
+    /// Told of every change of a resource claim.
+    pub device_claims: Notify,
 }
 
 impl Shared {
     /// Around a core.
     pub fn new(core: Core) -> Self {
-        Self { core: Mutex::new(core), changed: Condvar::new(), claims: Notify::new() }
+        Self { core: Mutex::new(core), changed: Condvar::new(), claims: Notify::new(), device_claims: Notify::new() }
     }
 
     /// Changes the core, and wakes the deciding thread.
@@ -156,8 +158,10 @@ async fn feed_devices(cluster: &Cluster, shared: &Arc<Shared>) {
         core.happened(Event::Devices, now);
     })
     .await;
-    feed::<resource::ResourceClaim>(cluster, shared, |core, now, key, claim| {
+    let told = shared.clone();
+    feed::<resource::ResourceClaim>(cluster, shared, move |core, now, key, claim| {
         core.set_claim(key, claim.map(device_claim::Claim::new), now);
+        told.device_claims.notify_waiters();
     })
     .await;
 }

@@ -61,7 +61,10 @@ pub fn helps(state: &State, rules: &Rules, pod: &PodInfo, plugins: PluginSet, ev
         }
         Event::Volumes => any(plugins, &VOLUMES),
         Event::Claim { key, freed } => plugins.contains(Plugin::DynamicResources) && (freed || uses(pod, key)),
-        Event::Devices => plugins.contains(Plugin::DynamicResources),
+        Event::Devices => {
+            plugins.contains(Plugin::DynamicResources)
+                || !pod.extended.is_empty() && plugins.contains(Plugin::NodeResourcesFit)
+        }
         Event::Namespace => plugins.contains(Plugin::InterPodAffinity),
         Event::NodeGone => plugins.contains(Plugin::PodTopologySpread),
     }
@@ -78,7 +81,7 @@ fn fits_locally(state: &State, rules: &Rules, pod: &PodInfo, id: NodeId) -> bool
     if fits_rules(rules, pod, node).and_then(|()| fits_features(rules, pod, node)).is_err() {
         return false;
     }
-    match fits_room(rules, pod, node) {
+    match fits_room(state, rules, pod, node) {
         Ok(()) => true,
         Err(Reject { hopeless: true, .. }) => false,
         Err(_) => !pod.never_preempts && node.pods.iter().any(|p| p.priority < pod.priority),

@@ -39,6 +39,7 @@ pub fn reasons(state: &State, pod: &PodInfo, node: NodeId, reject: Reject) -> Ve
         (Plugin::InterPodAffinity, interpod::EXISTING) => "node(s) didn't satisfy existing pods anti-affinity rules",
         (Plugin::InterPodAffinity, _) => "node(s) didn't match pod affinity rules",
         (Plugin::DynamicResources, devices::ELSEWHERE) => "resourceclaim not available on the node",
+        (Plugin::DynamicResources, devices::STALE) => "cannot schedule extended resource claim",
         (Plugin::DynamicResources, _) => "cannot allocate all claims",
         (other, _) => other.name(),
     };
@@ -86,7 +87,7 @@ pub fn message(state: &State, pod: &PodInfo, failure: &Failure, preemption: Opti
     let general = failure.general.as_ref().map(|(_, text)| text.as_str());
     let mut text = unavailable(failure.nodes, general, &histogram(state, pod, failure));
     // What other plug-ins did to help comes first.
-    let helped = (!pod.devices.is_empty()).then(|| "still not schedulable".to_owned());
+    let helped = (!pod.devices.is_empty() || state.devices.backs(pod)).then(|| "still not schedulable".to_owned());
     let rest: Vec<String> = helped.into_iter().chain(preemption.map(|p| format!("preemption: {p}"))).collect();
     if !rest.is_empty() {
         text.push_str(&format!(" {}", rest.join(", ")));

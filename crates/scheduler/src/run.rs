@@ -171,9 +171,9 @@ fn one(
                 }
             }
             let name = core.state.node(node).name.clone();
-            let (applier, timeout) = (hands.applier.clone(), profile.bind_timeout);
+            let (applier, timeouts) = (hands.applier.clone(), (profile.bind_timeout, profile.device_timeout));
             hands.runtime.spawn(async move {
-                applier.bind(pod, (node, name), bindings, bookings, timeout).await;
+                applier.bind(pod, (node, name), bindings, bookings, timeouts).await;
                 drop(permit);
             });
         }
@@ -212,6 +212,9 @@ fn nowhere(
     if let Some(claim) = devices::to_release(&core.state, &pod, &failure.rejects) {
         let applier = applier.clone();
         hands.runtime.spawn(async move { applier.release(&claim).await });
+    } else if let Some(claim) = devices::to_remove(&core.state, &pod) {
+        let applier = applier.clone();
+        hands.runtime.spawn(async move { applier.remove_special(&claim).await });
     }
     match outcome {
         Outcome::Nothing(_) | Outcome::Off => {

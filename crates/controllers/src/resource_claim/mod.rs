@@ -15,7 +15,8 @@ use serde_json::json;
 
 use crate::common::*;
 use crate::context::{Context, record_on};
-use plan::{Around, User, claim_names, done, owner, plan_claim, plan_pod};
+use plan::{Around, User, claim_names, done, extended, owner, plan_claim, plan_pod};
+pub(crate) use plan::{Named, named};
 
 const WORKERS: usize = 10;
 /// The index of pods by the claims that they have, as `namespace/name`.
@@ -60,7 +61,8 @@ fn by_user(claim: &ResourceClaim) -> Vec<String> {
 }
 
 fn has_claims(pod: &Pod) -> bool {
-    pod.spec.as_ref().is_some_and(|s| s.resource_claims.as_ref().is_some_and(|c| !c.is_empty()))
+    extended(pod).is_some()
+        || pod.spec.as_ref().is_some_and(|s| s.resource_claims.as_ref().is_some_and(|c| !c.is_empty()))
 }
 
 /// Runs the controller.

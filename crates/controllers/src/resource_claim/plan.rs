@@ -47,6 +47,12 @@ pub fn named(pod: &Pod, entry: &PodResourceClaim) -> Named {
     }
 }
 
+/// The claim that the scheduler made for a pod's extended resources (KEP-5004).
+pub fn extended(pod: &Pod) -> Option<&str> {
+    let status = pod.status.as_ref()?.extended_resource_claim_status.as_ref()?;
+    Some(&status.resource_claim_name)
+}
+
 /// The names of all claims that a pod has.
 pub fn claim_names(pod: &Pod) -> Vec<String> {
     let entries = pod.spec.iter().flat_map(|s| s.resource_claims.iter().flatten());
@@ -55,6 +61,7 @@ pub fn claim_names(pod: &Pod) -> Vec<String> {
             Named::Given(name) | Named::Made(name, _) => Some(name),
             Named::NotYet(_) | Named::Unneeded => None,
         })
+        .chain(extended(pod).map(str::to_owned))
         .collect()
 }
 

@@ -40,7 +40,12 @@ pub fn given(w: &mut World, pod: &Value) -> bool {
         let claim = w.get(GROUP, CLAIMS, "d", &name).unwrap();
         let mut users = claim["status"]["reservedFor"].as_array().cloned().unwrap_or_default();
         users.push(json!({"resource": "pods", "name": meta::name(pod), "uid": meta::uid(pod)}));
-        let results = json!([{"request": "r", "driver": "d", "pool": "p", "device": "x"}]);
+        let mut result = json!({"request": "r", "driver": "d", "pool": "p", "device": "x"});
+        let tolerations = &claim["spec"]["devices"]["requests"][0]["exactly"]["tolerations"];
+        if tolerations.is_array() {
+            result["tolerations"] = tolerations.clone();
+        }
+        let results = json!([result]);
         status(w, &name, json!({"allocation": {"devices": {"results": results}}, "reservedFor": users}));
     }
     true
@@ -103,6 +108,60 @@ fn resource_claims() {
                 expect(name, claim["status"]["allocation"].is_object(), true)?;
             }
             Ok(())
+        },
+    });
+}
+
+/// A slice with the one device of the world, of a generation, with a taint if an effect is given.
+fn slice(w: &mut World, name: &str, generation: i64, effect: Option<&str>) {
+    let taints = effect.map(|e| json!([{"key": "broken", "effect": e, "timeAdded": "2020-01-01T00:00:00Z"}]));
+    w.put(json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": {"name": name}, "spec": {
+        "driver": "d", "nodeName": "n0", "pool": {"name": "p", "generation": generation, "resourceSliceCount": 1},
+        "devices": [{"name": "x", "taints": taints}]}}));
+}
+
+fn tolerant(w: &mut World, name: &str, tolerations: Value) {
+    let mut spec = requests();
+    spec["devices"]["requests"][0]["exactly"]["tolerations"] = tolerations;
+    w.put(json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim",
+        "metadata": {"name": name, "namespace": "d", "finalizers": [FINALIZER]}, "spec": spec}));
+    let claims = json!([{"name": "gpu", "resourceClaimName": name}]);
+    w.put(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "d"},
+        "spec": {"resourceClaims": claims, "containers": [{"name": "c", "image": "v1"}]}}));
+}
+
+#[test]
+fn device_taints() {
+    play(&Scenario {
+        controllers: &["device-taint-eviction-controller", "resourceclaim-controller", "garbage-collector-controller"],
+        pace: PACE,
+        steps: &[
+            |w| {
+                let stays = json!([{"key": "broken", "operator": "Exists", "effect": "NoExecute"}]);
+                let later = json!([{"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60}]);
+                for (name, tolerations) in [("goes", Value::Null), ("stays", stays), ("later", later)] {
+                    tolerant(w, name, tolerations);
+                }
+                w.put(json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaimTemplate",
+                    "metadata": {"name": "t", "namespace": "d"}, "spec": {"spec": requests()}}));
+                pod(w, "made", false);
+                w.put(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "plain", "namespace": "d"},
+                    "spec": {"containers": [{"name": "c", "image": "v1"}]}}));
+                slice(w, "s", 1, None);
+            },
+            |w| {
+                w.edit(GROUP, "resourceslices", "", "s", |s| {
+                    s["spec"]["devices"][0]["taints"] = json!([{"key": "broken", "effect": "NoSchedule"}]);
+                })
+            },
+            |w| slice(w, "newer", 2, Some("NoExecute")),
+        ],
+        goal: |w| {
+            let mut left: Vec<_> = w.all("", "pods").iter().map(|p| meta::name(p).to_owned()).collect();
+            left.sort();
+            expect("pods", left, vec!["plain".to_owned(), "stays".to_owned()])?;
+            let claim = w.get(GROUP, CLAIMS, "d", "goes").ok_or("a claim of a user's own is gone")?;
+            expect("given back", claim["status"]["allocation"].is_null(), true)
         },
     });
 }

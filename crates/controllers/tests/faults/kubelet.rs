@@ -107,7 +107,11 @@ fn condition(ready: &str) -> Value {
     json!({"type": "Ready", "status": ready, "lastTransitionTime": now()})
 }
 
-fn status(w: &mut World, ns: &str, name: &str, status: Value) {
+fn status(w: &mut World, ns: &str, name: &str, mut status: Value) {
+    // What others write into the status stays.
+    if let Some(claims) = w.get("", "pods", ns, name).and_then(|p| p["status"].get("resourceClaimStatuses")) {
+        status["resourceClaimStatuses"] = claims.clone();
+    }
     let kind = w.table.resource("", "v1", "pods").unwrap().clone();
     let _ = w.update(&kind, ns, name, json!({"metadata": {}, "status": status}), Some("status"));
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use caravel_runtime::Runtime;
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, PodExtendedResourceClaimStatus};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::Api;
 use parking_lot::Mutex;
@@ -48,7 +48,17 @@ fn names(pod: &Pod) -> Result<BTreeMap<String, (BTreeSet<String>, bool)>, String
         };
         out.entry(name).or_insert_with(|| (BTreeSet::new(), generated)).0.insert(claim.name.clone());
     }
+    if let Some(status) = extended(pod) {
+        out.insert(status.resource_claim_name.clone(), ([EXTENDED.to_owned()].into(), true));
+    }
     Ok(out)
+}
+
+/// What the claim for a Pod's extended resources (KEP-5004) goes by: no entry of a Pod can be called so.
+const EXTENDED: &str = "<extended-resources>";
+
+fn extended(pod: &Pod) -> Option<&PodExtendedResourceClaimStatus> {
+    pod.status.as_ref().and_then(|s| s.extended_resource_claim_status.as_ref())
 }
 
 /// Whether a Pod may use a claim: it is allocated and reserved for this very Pod.
@@ -268,8 +278,12 @@ impl Devices {
     pub fn of_container(&self, pod: &Pod, container: &Container) -> Vec<String> {
         let record = self.record.lock();
         let mut out: Vec<String> = Vec::new();
-        for claim in container.resources.iter().flat_map(|r| r.claims.iter().flatten()) {
-            for id in record.cdi(spec::uid(pod), &claim.name, claim.request.as_deref()) {
+        let named = container.resources.iter().flat_map(|r| r.claims.iter().flatten());
+        let named = named.map(|claim| (claim.name.as_str(), claim.request.as_deref()));
+        let mapped = extended(pod).into_iter().flat_map(|s| &s.request_mappings);
+        let mapped = mapped.filter(|m| m.container_name == container.name);
+        for (claim, request) in named.chain(mapped.map(|m| (EXTENDED, Some(m.request_name.as_str())))) {
+            for id in record.cdi(spec::uid(pod), claim, request) {
                 if !out.contains(&id) {
                     out.push(id);
                 }
@@ -324,6 +338,31 @@ mod tests {
         let all = names(&pod(json!({"resourceClaimStatuses": [{"name": "t", "resourceClaimName": "p-t"}]}))).unwrap();
         assert_eq!(all["shared"], (["a".to_owned(), "b".to_owned()].into(), false));
         assert_eq!(all["p-t"], (["t".to_owned()].into(), true));
+    }
+
+    #[test]
+    fn containers_get_what_stands_in_for_their_extended_resources() {
+        let status = json!({"resourceClaimStatuses": [{"name": "t"}], "extendedResourceClaimStatus": {"resourceClaimName": "p-x",
+            "requestMappings": [{"containerName": "one", "resourceName": "x.io/gpu", "requestName": "container-0-request-0"},
+                {"containerName": "two", "resourceName": "x.io/gpu", "requestName": "container-1-request-0"}]}});
+        let p = pod(status);
+        assert_eq!(names(&p).unwrap()["p-x"], ([EXTENDED.to_owned()].into(), true), "it must be the pod's own");
+        let dir = tempfile::tempdir().unwrap();
+        let devices = Devices::open(dir.path().join("devices.json"), Vec::new()).unwrap();
+        let device = |request: &str, id: &str| super::super::record::Device {
+            requests: vec![request.into()],
+            cdi: vec![id.into()],
+            ..Default::default()
+        };
+        let prepared = vec![device("container-0-request-0", "d=a"), device("container-1-request-0", "d=b")];
+        let claim = Claim {
+            pods: [("u".to_owned(), [EXTENDED.to_owned()].into())].into(),
+            drivers: [("d".to_owned(), prepared)].into(),
+            ..Claim::default()
+        };
+        devices.record.lock().known.claims.insert("c".into(), claim);
+        let of = |name: &str| devices.of_container(&p, &Container { name: name.into(), ..Container::default() });
+        assert_eq!((of("one"), of("two"), of("three")), (vec!["d=a".to_owned()], vec!["d=b".to_owned()], vec![]));
     }
 
     #[test]

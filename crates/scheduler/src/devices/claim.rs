@@ -5,8 +5,10 @@ use std::sync::Arc;
 use caravel_cel::device::Selector;
 use k8s_openapi::api::resource::v1 as resource;
 
+use super::binding::Binding;
 use super::capacity::Amounts;
 use super::constraint::Constraint;
+use super::extended::ANNOTATION;
 use super::slice::{Taint, quantities};
 use super::{DeviceId, MAX_RESERVED};
 use crate::model::{NodeRule, PodInfo, PodKey};
@@ -205,6 +207,10 @@ pub struct Claim {
     pub allocation: Option<Arc<Allocation>>,
     /// The uids of those who use it.
     pub reserved: Vec<Arc<str>>,
+    /// How far its devices are with what is to be met before a pod is bound.
+    pub binding: Binding,
+    /// It was made for the extended resources of its owner.
+    pub special: bool,
 }
 
 impl Claim {
@@ -214,6 +220,7 @@ impl Claim {
         let text = |t: &Option<String>| Arc::<str>::from(t.as_deref().unwrap_or_default());
         let owner = meta.owner_references.iter().flatten().find(|o| o.controller == Some(true) && o.kind == "Pod");
         let status = claim.status.as_ref();
+        let annotations = meta.annotations.as_ref();
         Self {
             key: PodKey { namespace: text(&meta.namespace), name: text(&meta.name) },
             uid: text(&meta.uid),
@@ -222,6 +229,8 @@ impl Claim {
             owner: owner.map(|o| o.uid.as_str().into()),
             wants: Arc::new(Wants::new(&claim.spec)),
             allocation: status.and_then(|s| s.allocation.as_ref()).map(|a| Arc::new(Allocation::new(a))),
+            binding: status.map(|s| Binding::new(meta.name.as_deref().unwrap_or_default(), s)).unwrap_or_default(),
+            special: annotations.is_some_and(|a| a.get(ANNOTATION).is_some_and(|v| v == "true")),
             reserved: status
                 .iter()
                 .flat_map(|s| s.reserved_for.iter().flatten())
@@ -243,6 +252,10 @@ pub struct Class {
     pub selectors: Vec<Arc<str>>,
     /// What is passed on to the drivers.
     pub config: Vec<resource::DeviceClassConfiguration>,
+    /// The extended resource that its devices stand in for, beside the one that is named after the class.
+    pub extended: Option<Arc<str>>,
+    /// When it was made, in seconds since 1970.
+    pub created: i64,
 }
 
 impl Class {
@@ -251,6 +264,8 @@ impl Class {
         Self {
             selectors: selectors(class.spec.selectors.as_ref()),
             config: class.spec.config.clone().unwrap_or_default(),
+            extended: class.spec.extended_resource_name.as_deref().map(Into::into),
+            created: class.metadata.creation_timestamp.as_ref().map_or(0, |t| t.0.as_second()),
         }
     }
 }

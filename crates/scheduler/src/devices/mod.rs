@@ -5,12 +5,14 @@
 //! ([`usage`]) and of the claims ([`claim`]). What is decided and not written yet counts as taken ([`state`]).
 //!
 //! Also here: lists of alternatives (KEP-4816), admin access (KEP-5018), shared counters of partitionable devices (KEP-4815), taints of
-//! devices (KEP-5055), devices of which several claims take a part (KEP-5075). Not here: extended resources by devices (KEP-5004) and
-//! waiting for conditions of a device before binding (KEP-5007): devices that ask for that are left alone.
+//! devices (KEP-5055), devices of which several claims take a part (KEP-5075), claims for extended resources ([`extended`], KEP-5004), and
+//! conditions that devices want to be met before their pod is bound ([`binding`], KEP-5007).
 
+pub mod binding;
 pub mod capacity;
 pub mod claim;
 pub mod constraint;
+pub mod extended;
 pub mod pools;
 pub mod result;
 pub mod search;

@@ -25,6 +25,8 @@ pub struct Pool {
     pub incomplete: bool,
     /// Two devices have the same name.
     pub invalid: bool,
+    /// Some device has conditions to be met before binding: such pools come last.
+    pub has_conditions: bool,
 }
 
 impl Pool {
@@ -34,7 +36,9 @@ impl Pool {
         let count = slices.first().map_or(0, |s| s.count);
         let mut names = HashSet::new();
         let invalid = slices.iter().flat_map(|s| &s.devices).any(|d| !names.insert(&d.id.device));
-        Self { driver, name, incomplete: slices.len() as i64 != count, invalid, slices }
+        slices.sort_by_key(|s| s.has_conditions());
+        let has_conditions = slices.iter().any(|s| s.has_conditions());
+        Self { driver, name, incomplete: slices.len() as i64 != count, invalid, has_conditions, slices }
     }
 
     /// Whether devices may be taken from it.
@@ -87,12 +91,12 @@ impl Pools {
         out
     }
 
-    /// The pools of which a node can use something, in the order of drivers and names.
+    /// The pools of which a node can use something, in the order of drivers and names; those with conditions to be met last.
     pub fn of(&self, node: &NodeInfo) -> Vec<&Pool> {
         let own = self.of_node.get(&node.name).into_iter().flatten();
         let mut all: Vec<&Pool> =
             own.chain(self.common.iter().filter(|p| p.reaches(node))).map(|pool| &**pool).collect();
-        all.sort_by(|a, b| (&a.driver, &a.name).cmp(&(&b.driver, &b.name)));
+        all.sort_by(|a, b| (a.has_conditions, &a.driver, &a.name).cmp(&(b.has_conditions, &b.driver, &b.name)));
         all
     }
 }

@@ -37,6 +37,7 @@ fn text(quantity: Quantity) -> Text {
 fn result(pick: &Pick<'_>) -> resource::DeviceRequestAllocationResult {
     let consumed: BTreeMap<String, Text> =
         pick.share.iter().flatten().map(|(name, amount)| (name.clone(), text(*amount))).collect();
+    let some = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
     resource::DeviceRequestAllocationResult {
         request: pick.request.name.to_string(),
         driver: pick.device.id.driver.to_string(),
@@ -45,6 +46,8 @@ fn result(pick: &Pick<'_>) -> resource::DeviceRequestAllocationResult {
         admin_access: pick.request.admin.then_some(true),
         tolerations: (!pick.request.tolerations.is_empty()).then(|| pick.request.tolerations.clone()),
         share_id: pick.share.as_ref().map(|_| String::new()),
+        binding_conditions: some(&pick.device.conditions.0),
+        binding_failure_conditions: some(&pick.device.conditions.1),
         consumed_capacity: (!consumed.is_empty()).then_some(consumed),
         ..Default::default()
     }

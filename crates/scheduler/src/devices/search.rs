@@ -21,7 +21,7 @@ use caravel_cel::device as cel;
 const STEPS: u32 = 200_000;
 
 /// A claim to allocate, with all that its requests refer to.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Wanted {
     /// The claim.
     pub claim: Arc<Claim>,
@@ -94,7 +94,7 @@ pub fn search<'a>(problem: &'a Problem<'a>) -> Result<Option<Picks<'a>>, String>
     let usable = problem.pools.iter().enumerate().filter(|(_, pool)| pool.is_usable());
     let devices = usable
         .flat_map(|(i, pool)| pool.slices.iter().flat_map(|s| &s.devices).map(move |d| (i, d)))
-        .filter(|(_, d)| d.place.reaches(problem.node) && !d.wants_conditions)
+        .filter(|(_, d)| d.place.reaches(problem.node))
         .collect();
     let mut search = Search {
         problem,

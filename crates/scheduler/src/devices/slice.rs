@@ -90,8 +90,8 @@ pub struct Device {
     pub taints: Vec<Taint>,
     /// It is bound to the node for which it is allocated.
     pub binds_to_node: bool,
-    /// It wants conditions to be met before a pod is bound, for which nothing waits here.
-    pub wants_conditions: bool,
+    /// What must be met before a pod is bound, and what says that it will not be.
+    pub conditions: (Vec<String>, Vec<String>),
 }
 
 impl Device {
@@ -176,11 +176,19 @@ fn device(spec: &resource::ResourceSliceSpec, place: &Place, d: &resource::Devic
             .map(|t| Taint { key: t.key.clone(), value: t.value.clone().unwrap_or_default(), effect: t.effect.clone() })
             .collect(),
         binds_to_node: d.binds_to_node == Some(true),
-        wants_conditions: d.binding_conditions.as_ref().is_some_and(|c| !c.is_empty()),
+        conditions: (
+            d.binding_conditions.clone().unwrap_or_default(),
+            d.binding_failure_conditions.clone().unwrap_or_default(),
+        ),
     }
 }
 
 impl Slice {
+    /// Whether some device of it has conditions to be met before binding.
+    pub fn has_conditions(&self) -> bool {
+        self.devices.iter().any(|d| !d.conditions.0.is_empty())
+    }
+
     /// Reads one.
     pub fn new(slice: &resource::ResourceSlice) -> Self {
         let spec = &slice.spec;

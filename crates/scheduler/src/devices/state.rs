@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use caravel_cel::device::Selector;
 
+use super::binding::Readiness;
 use super::claim::{Allocation, Claim, Class, Compiled};
 use super::pools::Pools;
 use super::slice::Slice;
 use super::usage::Usage;
-use crate::model::{PodInfo, PodKey};
+use crate::model::{CLASS_PREFIX, PodInfo, PodKey};
 
 /// So many compiled selectors are kept; there are few different ones.
 const PROGRAMS: usize = 1000;
@@ -23,6 +24,12 @@ pub struct Devices {
     /// What was decided for claims, until their own status says so: with the claim's uid.
     pending: HashMap<PodKey, (Arc<str>, Arc<Allocation>)>,
     usage: Usage,
+    /// Claims for extended resources, by the uid of their pod.
+    special: HashMap<Arc<str>, PodKey>,
+    /// Claims (by uid) whose devices were waited for in vain.
+    expired: HashMap<PodKey, Arc<str>>,
+    /// The class of each extended resource that a class names.
+    extended: HashMap<Arc<str>, Arc<str>>,
     /// Made anew after slices changed, when somebody asks.
     pools: Option<Arc<Pools>>,
     programs: HashMap<Arc<str>, Result<Arc<Selector>, Arc<str>>>,
@@ -46,7 +53,7 @@ impl Devices {
         }
     }
 
-    /// A claim came, changed or (`None`) went. Gives whether it gave its devices back.
+    /// A claim came, changed or (`None`) went. Gives whether that may have freed devices.
     pub fn set_claim(&mut self, key: &PodKey, claim: Option<Claim>) -> bool {
         // What was written here may be known before the informer tells of what was there earlier.
         let older = |new: &Claim, old: &Claim| new.uid == old.uid && new.version < old.version;
@@ -57,6 +64,11 @@ impl Devices {
         }
         let had = self.claims.get(key).is_some_and(|c| c.allocation.is_some());
         let has = claim.as_ref().is_some_and(|c| c.allocation.is_some());
+        let lost = claim.is_none() && self.claims.get(key).is_some_and(|c| c.special);
+        self.note_special(key, claim.as_ref());
+        if !has {
+            self.expired.remove(key);
+        }
         self.change(key, |all| match claim {
             Some(claim) => {
                 // Another of the same name is another claim; one with devices has been written.
@@ -70,7 +82,37 @@ impl Devices {
                 all.pending.remove(key);
             }
         });
-        had && !has
+        had && !has || lost
+    }
+
+    fn note_special(&mut self, key: &PodKey, claim: Option<&Claim>) {
+        if let Some(owner) = self.claims.get(key).filter(|c| c.special).and_then(|c| c.owner.as_ref())
+            && self.special.get(owner) == Some(key)
+        {
+            self.special.remove(owner);
+        }
+        if let Some(owner) = claim.filter(|c| c.special).and_then(|c| c.owner.clone()) {
+            self.special.insert(owner, key.clone());
+        }
+    }
+
+    /// The claim that was made for a pod's extended resources.
+    pub fn special_of(&self, pod: &PodInfo) -> Option<&Arc<Claim>> {
+        self.special.get(&pod.uid).and_then(|key| self.claims.get(key))
+    }
+
+    /// The devices of a claim were waited for in vain.
+    pub fn expire(&mut self, claim: &Claim) {
+        self.expired.insert(claim.key.clone(), claim.uid.clone());
+    }
+
+    /// Whether the devices of a claim will not be ready: others are to be found.
+    pub fn is_lost(&self, claim: &Claim) -> bool {
+        match claim.binding.readiness {
+            Readiness::Failed(_) => true,
+            Readiness::Waiting => self.expired.get(&claim.key) == Some(&claim.uid),
+            Readiness::Unasked | Readiness::Ready => false,
+        }
     }
 
     /// A class came, changed or went.
@@ -79,6 +121,25 @@ impl Devices {
             Some(class) => self.classes.insert(name.into(), Arc::new(class)),
             None => self.classes.remove(name),
         };
+        // Of several with the same resource the newest counts, then the first by name.
+        let named =
+            self.classes.iter().filter_map(|(name, class)| Some((class.extended.clone()?, class.created, name)));
+        let mut named: Vec<_> = named.collect();
+        named.sort_by(|a, b| a.1.cmp(&b.1).then_with(|| b.2.cmp(a.2)));
+        self.extended = named.into_iter().map(|(resource, _, name)| (resource, name.clone())).collect();
+    }
+
+    /// The class whose devices stand in for an extended resource.
+    pub fn class_for(&self, resource: &str) -> Option<&Arc<str>> {
+        match resource.strip_prefix(CLASS_PREFIX) {
+            Some(name) => self.classes.get_key_value(name).map(|(name, _)| name),
+            None => self.extended.get(resource),
+        }
+    }
+
+    /// Whether devices may stand in for something that a pod asks for.
+    pub fn backs(&self, pod: &PodInfo) -> bool {
+        pod.extended.iter().any(|a| a.resources.iter().any(|(name, ..)| self.class_for(name).is_some()))
     }
 
     /// A slice came, changed or went.

@@ -23,11 +23,12 @@ pub(super) fn apply(profile: &mut Profile, plugin: &str, args: &Value, at: &str)
         "NodeAffinity" => affinity(profile, read(args, plugin, &at)?, &at),
         "DefaultPreemption" => preemption(profile, &read(args, plugin, &at)?, &at),
         "VolumeBinding" => volumes(profile, &read(args, plugin, &at)?, &at),
+        "DynamicResources" => devices(profile, &read(args, plugin, &at)?, &at),
         other => wrong(
             at,
             format!(
                 "{other:?} takes no arguments here; these do: NodeResourcesFit, NodeResourcesBalancedAllocation, PodTopologySpread, \
-                 InterPodAffinity, NodeAffinity, DefaultPreemption, VolumeBinding"
+                 InterPodAffinity, NodeAffinity, DefaultPreemption, VolumeBinding, DynamicResources"
             ),
         ),
     }
@@ -340,6 +341,31 @@ fn volumes(profile: &mut Profile, args: &VolumeArgs, at: &str) -> Result<(), Fil
     match u64::try_from(seconds) {
         Ok(seconds) => profile.bind_timeout = Duration::from_secs(seconds),
         Err(_) => return wrong(format!("{at}.bindTimeoutSeconds"), format!("{seconds} is less than 0")),
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct DeviceArgs {
+    /// How long the search for devices of one node may take. The search here is limited by steps, not by time.
+    filter_timeout: Option<String>,
+    binding_timeout: Option<String>,
+}
+
+fn devices(profile: &mut Profile, args: &DeviceArgs, at: &str) -> Result<(), FileError> {
+    let read = |field: &str, text: &Option<String>, least: Duration| {
+        let Some(text) = text else { return Ok(None) };
+        match caravel_api::duration::parse_std(text).filter(|time| *time >= least) {
+            Some(time) => Ok(Some(time)),
+            None => {
+                wrong(format!("{at}.{field}"), format!("{text:?} is not a duration of {} s or more", least.as_secs()))
+            }
+        }
+    };
+    read("filterTimeout", &args.filter_timeout, Duration::ZERO)?;
+    if let Some(time) = read("bindingTimeout", &args.binding_timeout, Duration::from_secs(1))? {
+        profile.device_timeout = time;
     }
     Ok(())
 }

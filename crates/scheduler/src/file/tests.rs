@@ -243,6 +243,9 @@ fn other_arguments() {
     assert_eq!((config.profiles[0].hard_affinity_weight, config.profiles[0].ignore_preferences_of_others), (0, true));
     let config = args("VolumeBinding", "bindTimeoutSeconds: 5").unwrap();
     assert_eq!(config.profiles[0].bind_timeout.as_secs(), 5);
+    let config = args("DynamicResources", "bindingTimeout: 1m30s, filterTimeout: 5s").unwrap();
+    assert_eq!(config.profiles[0].device_timeout.as_secs(), 90);
+    assert!(args("DynamicResources", "bindingTimeout: 10ms").is_err());
     let shape = "shape: [{utilization: 0, score: 0}, {utilization: 100, score: 10}]";
     let config = args(
         "NodeResourcesFit",

@@ -284,6 +284,8 @@ pub struct PodInfo {
     pub devices: Box<[DeviceClaim]>,
     /// What its node must declare to know.
     pub features: Box<[Arc<str>]>,
+    /// What its containers ask for in resources that devices may stand in for.
+    pub extended: Box<[super::Asks]>,
     /// Its controller: kind and name.
     pub owner: Option<(Arc<str>, Arc<str>)>,
 }
@@ -358,7 +360,9 @@ impl PodInfo {
             };
             Some(HostPort::new(p, number))
         });
+        let requests = pod_requests(pod, |_| {});
         Self {
+            extended: super::extended::asks(spec, &requests),
             uid: meta.uid.as_deref().unwrap_or_default().into(),
             namespace,
             priority: spec.priority.unwrap_or(0),
@@ -371,7 +375,7 @@ impl PodInfo {
             gates: spec.scheduling_gates.iter().flatten().map(|g| g.name.as_str().into()).collect(),
             created,
             started: status.and_then(|s| s.start_time.as_ref()).map_or(created, seconds),
-            requests: pod_requests(pod, |_| {}),
+            requests,
             nonzero: (nonzero.cpu, nonzero.memory),
             ports: ports.collect(),
             node_rule: NodeRule::of(spec),

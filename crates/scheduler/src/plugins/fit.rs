@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{MAX_SCORE, Plugin, Reject};
 use crate::config::Rules;
+use crate::devices::state::Devices;
 use crate::model::{NodeInfo, PodInfo};
 
 const PODS: u32 = 1;
@@ -15,6 +16,12 @@ const FIRST_SCALAR: u32 = 16;
 /// Whether the pod fits, as things are.
 #[inline]
 pub fn filter(pod: &PodInfo, node: &NodeInfo) -> Result<(), Reject> {
+    weigh(pod, node, |_, _| false)
+}
+
+/// The same without the resources that are passed over, by name and by how much the node has of them in all.
+#[inline]
+fn weigh(pod: &PodInfo, node: &NodeInfo, passed_over: impl Fn(&str, i64) -> bool) -> Result<(), Reject> {
     let (asked, has, used) = (&pod.requests, &node.allocatable, &node.requested);
     let mut short = 0;
     let mut never = false;
@@ -35,7 +42,7 @@ pub fn filter(pod: &PodInfo, node: &NodeInfo) -> Result<(), Reject> {
     }
     for (i, (name, amount)) in asked.scalar.iter().enumerate().filter(|(_, (_, amount))| *amount > 0) {
         let all = has.get_scalar(name);
-        if *amount > all - used.get_scalar(name) {
+        if *amount > all - used.get_scalar(name) && !passed_over(name, all) {
             short |= FIRST_SCALAR << i.min(26);
             never |= *amount > all;
         }
@@ -46,18 +53,24 @@ pub fn filter(pod: &PodInfo, node: &NodeInfo) -> Result<(), Reject> {
     Err(Reject { plugin: Plugin::NodeResourcesFit, detail: short, hopeless: never })
 }
 
-/// A rejection anew, without the resources that the profile ignores.
+/// A rejection anew, without the resources that the profile ignores, and without those that the node does not have and that devices
+/// stand in for: whether there are any is another plug-in's concern.
 ///
 /// # Errors
 /// The rejection for what is left.
 #[cold]
-pub fn overlook(reject: Reject, rules: &Rules, pod: &PodInfo, node: &NodeInfo) -> Result<(), Reject> {
-    if rules.ignored.is_empty() && rules.ignored_groups.is_empty() {
+pub fn overlook(
+    reject: Reject,
+    rules: &Rules,
+    devices: &Devices,
+    pod: &PodInfo,
+    node: &NodeInfo,
+) -> Result<(), Reject> {
+    let backed = !pod.extended.is_empty() && !rules.off.contains(Plugin::DynamicResources);
+    if rules.ignored.is_empty() && rules.ignored_groups.is_empty() && !backed {
         return Err(reject);
     }
-    let mut asked = pod.clone();
-    asked.requests.scalar.iter_mut().filter(|(name, _)| rules.ignores(name)).for_each(|(_, amount)| *amount = 0);
-    filter(&asked, node)
+    weigh(pod, node, |name, all| rules.ignores(name) || backed && all == 0 && devices.class_for(name).is_some())
 }
 
 /// The reasons behind a rejection's detail.

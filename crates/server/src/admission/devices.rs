@@ -3,7 +3,8 @@
 //! Selectors must compile and be cheap (KEP-4381); access to devices that others have (`adminAccess`) is only for namespaces that an
 //! administrator labelled for it (KEP-5018).
 
-use super::{Context, Operation, Plugin, Request};
+use super::{Context, Operation, Plugin, Request, device_status};
+use crate::clock::rfc3339_seconds;
 use caravel_api::field::{FieldError, FieldPath};
 use caravel_api::status::ApiError;
 use caravel_cel::device::{MAX_COST, MAX_LENGTH, Selector};
@@ -25,13 +26,33 @@ impl Plugin for Devices {
     fn handles(&self, request: &Request) -> bool {
         request.kind.group == GROUP
             && matches!(request.operation, Operation::Create | Operation::Update)
-            && matches!(&*request.kind.plural, "resourceclaims" | "resourceclaimtemplates" | "deviceclasses")
+            && matches!(
+                &*request.kind.plural,
+                "resourceclaims" | "resourceclaimtemplates" | "deviceclasses" | "resourceslices"
+            )
+    }
+
+    fn mutate<'a>(&'a self, request: &'a mut Request, context: &'a Context<'a>) -> BoxFuture<'a, Result<(), ApiError>> {
+        Box::pin(async move {
+            if request.is(GROUP, "resourceslices")
+                && let Some(slice) = &mut request.object
+            {
+                date_taints(slice, &rfc3339_seconds(context.registry.clock.now()));
+            }
+            Ok(())
+        })
     }
 
     fn validate<'a>(&'a self, request: &'a Request, context: &'a Context<'a>) -> BoxFuture<'a, Result<(), ApiError>> {
         Box::pin(async move {
             let (Some(object), old) = (&request.object, &request.old) else { return Ok(()) };
+            if request.kind.plural == "resourceslices" {
+                return Ok(());
+            }
             let mut wrong = Vec::new();
+            if request.kind.plural == "resourceclaims" && request.subresource == "status" {
+                wrong = device_status::check(request, &context.registry.authorizer);
+            }
             if request.subresource.is_empty() {
                 let (path, pointer) = place(&request.kind.plural);
                 let spec = object.pointer(pointer).unwrap_or(&Value::Null);
@@ -50,6 +71,19 @@ impl Plugin for Devices {
             }
             Err(ApiError::invalid(&request.kind.group, &request.kind.kind, &request.name, &wrong))
         })
+    }
+}
+
+/// Taints of devices that do not say since when they are there are there from now on (KEP-5055: evictions count from then).
+fn date_taints(slice: &mut Value, now: &str) {
+    let devices = slice.pointer_mut("/spec/devices").and_then(Value::as_array_mut);
+    for device in devices.into_iter().flatten() {
+        // Version v1beta1 has `basic` between.
+        let place = if device.get("basic").is_some() { "/basic/taints" } else { "/taints" };
+        let taints = device.pointer_mut(place).and_then(Value::as_array_mut).into_iter().flatten();
+        for taint in taints.filter(|t| t.get("timeAdded").is_none_or(Value::is_null)) {
+            taint["timeAdded"] = now.into();
+        }
     }
 }
 
@@ -155,6 +189,24 @@ mod tests {
         assert!(first(sub).contains("firstAvailable[0].selectors[0]"));
         let class = json!({"selectors": [{"cel": {"expression": "1"}}]});
         assert!(first(class).contains("must evaluate to bool"));
+    }
+
+    #[test]
+    fn taints_are_dated_once() {
+        let taint = |time: Option<&str>| {
+            let mut taint = json!({"key": "k", "effect": "NoExecute"});
+            if let Some(time) = time {
+                taint["timeAdded"] = json!(time);
+            }
+            taint
+        };
+        let of = |a: Value, b: Value| json!({"spec": {"devices": [{"name": "x", "taints": [a]}, {"name": "y", "basic": {"taints": [b]}}, {"name": "z"}]}});
+        let mut slice = of(taint(None), taint(Some("2020-01-01T00:00:00Z")));
+        date_taints(&mut slice, "2026-01-01T00:00:00Z");
+        let dated = of(taint(Some("2026-01-01T00:00:00Z")), taint(Some("2020-01-01T00:00:00Z")));
+        assert_eq!(slice, dated);
+        date_taints(&mut slice, "2027-01-01T00:00:00Z");
+        assert_eq!(slice, dated);
     }
 
     #[test]

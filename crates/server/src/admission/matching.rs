@@ -202,6 +202,7 @@ mod tests {
             object: Some(json!({})),
             old: None,
             options: Value::Null,
+            patch: false,
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub mod certificates;
 pub mod configuration;
+pub mod device_status;
 pub mod devices;
 pub mod ingress;
 pub mod lifecycle;
@@ -80,6 +81,8 @@ pub struct Request {
     pub old: Option<Value>,
     /// The operation's options (`CreateOptions` and so on) with `kind` and `apiVersion`.
     pub options: Value,
+    /// The change came as a PATCH.
+    pub patch: bool,
 }
 
 impl Request {

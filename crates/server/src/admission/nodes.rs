@@ -252,6 +252,7 @@ mod tests {
                 object,
                 old,
                 options: Value::Null,
+                patch: false,
             };
             assert!(NodeRestriction.handles(&request));
             assert_eq!(slices(&request, "n").is_ok(), good, "{operation:?} {:?} {:?}", request.object, request.old);

@@ -47,6 +47,8 @@ impl References {
                     .filter_map(|c| c.get("resourceClaimName").and_then(Value::as_str).map(str::to_owned)),
             );
         }
+        let extended = pod.pointer("/status/extendedResourceClaimStatus/resourceClaimName").and_then(Value::as_str);
+        out.resource_claims.extend(extended.map(str::to_owned));
         out
     }
 }
@@ -269,7 +271,9 @@ mod tests {
             "containers": [{"env": [{"valueFrom": {"secretKeyRef": {"name": "env", "key": "k"}}}], "envFrom": [{"configMapRef": {"name": "cm"}}]}],
             "volumes": [{"name": "a", "secret": {"secretName": "vol"}}, {"name": "b", "projected": {"sources": [{"secret": {"name": "proj"}}, {"configMap": {"name": "root"}}]}},
                 {"name": "c", "persistentVolumeClaim": {"claimName": "pvc"}}, {"name": "d", "ephemeral": {}}],
-        }}));
+            "resourceClaims": [{"name": "x", "resourceClaimName": "given"}, {"name": "y", "resourceClaimTemplateName": "t"}],
+        }, "status": {"resourceClaimStatuses": [{"name": "y", "resourceClaimName": "made"}],
+            "extendedResourceClaimStatus": {"resourceClaimName": "special", "requestMappings": []}}}));
         let n1 = UserInfo::new("system:node:n1", &["system:nodes"]);
         let n2 = UserInfo::new("system:node:n2", &["system:nodes"]);
         let ask = |user: &UserInfo,
@@ -294,6 +298,11 @@ mod tests {
         assert!(ask(&n1, "get", "", "configmaps", "", "ns", "root"));
         for claim in ["pvc", "p-d"] {
             assert!(ask(&n1, "get", "", "persistentvolumeclaims", "", "ns", claim));
+        }
+        for claim in ["given", "made", "special"] {
+            assert!(ask(&n1, "get", "resource.k8s.io", "resourceclaims", "", "ns", claim), "{claim}");
+            assert!(!ask(&n2, "get", "resource.k8s.io", "resourceclaims", "", "ns", claim), "{claim}");
+            assert!(!ask(&n1, "update", "resource.k8s.io", "resourceclaims", "", "ns", claim), "{claim}");
         }
         assert!(ask(&n1, "create", "", "serviceaccounts", "token", "ns", "sa"));
         assert!(!ask(&n1, "create", "", "serviceaccounts", "token", "ns", "other"));

@@ -131,7 +131,8 @@ fn pod_parts(entry: &Entry) -> Result<Value, serde_json::Error> {
 }
 
 fn tells_of_claims(entry: &Entry) -> bool {
-    memchr::memmem::find(&entry.value, b"\"resourceClaimStatuses\"").is_some()
+    let has = |field: &[u8]| memchr::memmem::find(&entry.value, field).is_some();
+    has(b"\"resourceClaimStatuses\"") || has(b"\"extendedResourceClaimStatus\"")
 }
 
 fn remove(authorizer: &Authorizer, kind: &Kind, namespace: &str, name: &str) {

@@ -74,6 +74,7 @@ impl Server {
             object: Some(body),
             old: None,
             options: create_options(options),
+            patch: false,
         };
         self.registry.admit(&inbound.call, &mut request).await?;
         Ok(request.object.unwrap_or_default())

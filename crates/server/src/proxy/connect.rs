@@ -128,6 +128,7 @@ impl Server {
             object: Some(options),
             old: None,
             options: Value::Null,
+            patch: false,
         };
         self.registry.admit(&inbound.call, &mut request).await
     }

@@ -168,6 +168,7 @@ impl Registry {
             object: Some(object),
             old: None,
             options: create_options(options),
+            patch: false,
         };
         let chain = self.chain();
         let context = call.admission(self);

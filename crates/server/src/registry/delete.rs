@@ -207,6 +207,7 @@ impl Registry {
                 object: None,
                 old: Some(object),
                 options: delete_options(options),
+                patch: false,
             };
             let chain = self.chain();
             let context = call.admission(self);

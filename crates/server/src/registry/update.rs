@@ -194,6 +194,7 @@ impl Registry {
             object: Some(object),
             old: Some(old),
             options: update_options(options),
+            patch: !matches!(update.change, Change::Replace(_)),
         };
         let chain = self.chain();
         let context = call.admission(self);

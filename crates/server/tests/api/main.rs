@@ -6,6 +6,7 @@ mod admission_config;
 mod audit;
 mod authorization;
 mod definitions;
+mod device_status;
 mod doors;
 mod harness;
 mod hostile;
