@@ -3,6 +3,7 @@
 //!
 //! The rules are those of `k8s.io/kubernetes/pkg/quota` as its documentation and conformance tests tell them.
 
+mod devices;
 pub mod limited;
 mod pod;
 mod scope;
@@ -84,6 +85,7 @@ pub fn usage(group: &str, plural: &str, object: &Value, now: Timestamp) -> Usage
         ("", "pods") => pod::usage(&mut used, object, now),
         ("", "services") => service(&mut used, object),
         ("", "persistentvolumeclaims") => claim(&mut used, object),
+        ("resource.k8s.io", "resourceclaims") => devices::usage(&mut used, object),
         ("", bare) if BARE.contains(&bare) => {
             used.insert(bare.to_owned(), pieces(1));
         }
@@ -105,6 +107,7 @@ pub fn is_about(group: &str, plural: &str, name: &str) -> bool {
                 || name.ends_with(".storageclass.storage.k8s.io/requests.storage")
                 || name.ends_with(".storageclass.storage.k8s.io/persistentvolumeclaims")
         }
+        ("resource.k8s.io", "resourceclaims") => devices::is_about(name),
         ("", bare) => BARE.contains(&bare) && name == bare,
         _ => false,
     }
@@ -117,7 +120,10 @@ pub fn counted(name: &str) -> Option<(&str, &str)> {
     }
     let rest = name.strip_prefix("count/")?;
     let (plural, group) = rest.split_once('.').unwrap_or((rest, ""));
-    let weighed = group.is_empty() && matches!(plural, "pods" | "services" | "persistentvolumeclaims");
+    let weighed = match group {
+        "" => matches!(plural, "pods" | "services" | "persistentvolumeclaims"),
+        _ => (group, plural) == ("resource.k8s.io", "resourceclaims"),
+    };
     (!weighed).then_some((group, plural))
 }
 

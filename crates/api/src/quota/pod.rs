@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 /// The resources of nodes that are requested under their own name.
 const NATIVE: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 
+/// The domain of extended resources that are the devices of a class (KEP-5004).
+const DEVICE_CLASS: &str = "deviceclass.resource.kubernetes.io";
+
 pub(super) fn usage(used: &mut Usage, pod: &Value, now: Timestamp) {
     if !is_charged(pod, now) {
         return;
@@ -37,9 +40,11 @@ pub(super) fn is_about(name: &str) -> bool {
         || (name.starts_with("requests.") && is_extended(plain))
 }
 
-/// Resources with a domain that is not Kubernetes's own.
+/// Resources with a domain that is not Kubernetes's own, and devices of a class.
 fn is_extended(name: &str) -> bool {
-    name.split_once('/').is_some_and(|(domain, _)| !domain.ends_with("kubernetes.io") && !domain.ends_with("k8s.io"))
+    name.split_once('/').is_some_and(|(domain, _)| {
+        domain == DEVICE_CLASS || !domain.ends_with("kubernetes.io") && !domain.ends_with("k8s.io")
+    })
 }
 
 /// Not when the Pod ended, nor when its grace is over and only its node has not confirmed.

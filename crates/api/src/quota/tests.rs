@@ -143,5 +143,6 @@ fn names_of_counted_resources() {
     assert_eq!(counted("count/widgets.example.com"), Some(("example.com", "widgets")));
     assert_eq!(counted("secrets"), Some(("", "secrets")));
     assert_eq!(counted("count/pods"), None);
+    assert_eq!(counted("count/resourceclaims.resource.k8s.io"), None);
     assert_eq!(counted("requests.cpu"), None);
 }

@@ -12,6 +12,7 @@ use caravel_api::quota::{self, Usage};
 use caravel_client::{Change, Informer, Key, WorkQueue};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service};
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -28,7 +29,12 @@ const BURST: Duration = Duration::from_millis(100);
 /// A resource that a quota names and the server does not know may come with a CustomResourceDefinition.
 const UNKNOWN: SignedDuration = SignedDuration::from_secs(60);
 /// Kinds whose objects weigh differently; all others are counted by number.
-const WEIGHED: [&str; 3] = ["pods", "services", "persistentvolumeclaims"];
+const WEIGHED: [(&str, &str, &str); 4] = [
+    ("", "/api/v1", "pods"),
+    ("", "/api/v1", "services"),
+    ("", "/api/v1", "persistentvolumeclaims"),
+    ("resource.k8s.io", "/apis/resource.k8s.io/v1", "resourceclaims"),
+];
 
 /// Wakes the quotas of a namespace when objects of one resource come and go.
 struct Waker {
@@ -82,6 +88,7 @@ struct Controller {
 /// Never by itself.
 pub async fn run(context: Context) -> anyhow::Result<()> {
     let (pods, services, claims) = (context.pods(), context.cluster.informer(), context.cluster.informer());
+    let devices = context.owned();
     let c = Controller {
         quotas: context.cluster.informer(),
         queue: WorkQueue::new(),
@@ -101,6 +108,8 @@ pub async fn run(context: Context) -> anyhow::Result<()> {
     c.wake_on(&claims, |old: &PersistentVolumeClaim, new: &PersistentVolumeClaim| {
         old.spec != new.spec || old.status != new.status
     });
+    // What they ask for never changes.
+    c.wake_on(&devices, |_: &ResourceClaim, _: &ResourceClaim| false);
     c.quotas.synced().await;
     c.context.work(c.queue.clone(), WORKERS, |key| c.reconcile(key)).await;
     Ok(())
@@ -168,14 +177,14 @@ impl Controller {
         let now = self.context.now();
         let (mut used, mut next) = (Usage::new(), None);
         let hard = quota::amounts(quota.pointer("/spec/hard"));
-        for plural in WEIGHED {
-            if !hard.keys().any(|name| quota::is_about("", plural, name)) {
+        for (group, root, plural) in WEIGHED {
+            if !hard.keys().any(|name| quota::is_about(group, plural, name)) {
                 continue;
             }
-            let list = self.read(&format!("/api/v1/namespaces/{}/{plural}", key.namespace)).await?;
+            let list = self.read(&format!("{root}/namespaces/{}/{plural}", key.namespace)).await?;
             for object in list.get("items").and_then(Value::as_array).into_iter().flatten() {
-                if quota::in_scope(&quota, "", plural, object) {
-                    quota::add(&mut used, &quota::usage("", plural, object, now));
+                if quota::in_scope(&quota, group, plural, object) {
+                    quota::add(&mut used, &quota::usage(group, plural, object, now));
                     next = next.into_iter().chain(grace_ends(object).filter(|end| *end > now)).min();
                 }
             }

@@ -49,7 +49,6 @@ fn result(pick: &Pick<'_>) -> resource::DeviceRequestAllocationResult {
         binding_conditions: some(&pick.device.conditions.0),
         binding_failure_conditions: some(&pick.device.conditions.1),
         consumed_capacity: (!consumed.is_empty()).then_some(consumed),
-        ..Default::default()
     }
 }
 

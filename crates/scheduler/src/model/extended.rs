@@ -76,7 +76,7 @@ mod tests {
         let wants = pod("p")
             .spec("initContainers", json!([asking("init", json!({"example.com/gpu": "2", "cpu": "1"})), sidecar]))
             .spec("containers", json!([asking("plain", json!({"cpu": "1"})), asking("c", json!({"a.io/x": "3"}))]));
-        let got: Vec<_> = wants.info().extended.iter().cloned().collect();
+        let got = wants.info().extended.to_vec();
         let one = |container: &str, number, passes, resource: &str, amount, place| Asks {
             container: container.into(),
             number,

@@ -80,7 +80,7 @@ async fn each_part_takes_its_own_right() {
         ("there", "m", "a.example.com", 422),
         ("here-b", "n", "b.example.com", 422),
     ] {
-        let mut user = UserInfo::new(&format!("system:serviceaccount:default:{name}"), &[]);
+        let mut user = UserInfo::new(format!("system:serviceaccount:default:{name}"), &[]);
         user.extra.insert("authentication.kubernetes.io/node-name".to_owned(), vec![node.to_owned()]);
         let right = rule("driver", &["a.example.com"], &["associated-node:patch"]);
         let client = writer(&cluster, user, right).await;
