@@ -109,7 +109,7 @@ async fn serve(shared: Arc<Shared>, life: Arc<Life>, request: Request<Body>) -> 
         "/apis" => Some(Door::Apis),
         _ => None,
     } {
-        return Ok(reply(200, &aggregated(&shared.world.lock().table, door, "v2")));
+        return Ok(reply(200, &aggregated(shared.world.lock().table, door, "v2")));
     }
     let write = head.method != Method::GET;
     if let Some(namespace) = usage_path(&path) {
