@@ -158,6 +158,13 @@ impl Controller {
             },
         );
         let api = self.api(&key.namespace);
+        for (entry, noted) in &plan.doubt {
+            // Only that the informer does not show it yet: it wakes the pod when it does.
+            if api.get_opt(noted).await?.is_some_and(|claim| controlled_by(&claim, uid(&*pod))) {
+                plan.make.retain(|(other, _)| other != entry);
+                plan.note.remove(entry);
+            }
+        }
         for (entry, claim) in plan.make {
             let made = self.make(&api, &pod, &entry, &claim).await;
             match made {

@@ -77,6 +77,9 @@ pub struct PodPlan {
     pub make: Vec<(String, ResourceClaim)>,
     /// Claims that are there and have to be noted in the pod's status.
     pub note: BTreeMap<String, String>,
+    /// Claims that the pod names and that seem to be gone, by the pod's name for each: where one is there after all, nothing is made or
+    /// noted in its place.
+    pub doubt: BTreeMap<String, String>,
     /// Claims to reserve for the pod, since it was put on its node without the scheduler.
     pub reserve: Vec<ResourceClaim>,
     /// What cannot be done, by the pod's name for it.
@@ -144,7 +147,10 @@ pub fn plan_pod(pod: &Pod, around: &Around<'_>) -> PodPlan {
             // It is there, or somebody deleted it and it is made again.
             Named::Made(name, template) => match (around.claim)(&name).filter(own) {
                 Some(claim) => (Some(claim), None),
-                None => (None, Some(template)),
+                None => {
+                    plan.doubt.insert(entry.name.clone(), name);
+                    (None, Some(template))
+                }
             },
         };
         if let Some(template) = template {

@@ -62,6 +62,7 @@ fn claims_of_pods() {
     }
     let lost = plan_with(&a_pod("", "Pending", made.clone()), &[], true);
     assert_eq!(lost.make.len(), 1, "somebody deleted it");
+    assert_eq!(lost.doubt["gpu"], "p-gpu-1", "if it is so");
     let foreign = plan_with(&a_pod("", "Pending", made), &[a_claim("p-gpu-1", "another", json!({}))], true);
     assert_eq!(foreign.make.len(), 1, "another's claim of the name");
     let wrong = plan_with(&fresh, &[], false).wrong;
