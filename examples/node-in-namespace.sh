@@ -4,7 +4,7 @@
 #
 #   node-in-namespace.sh net NAME NUMBER             makes the network: this side 172.31.NUMBER.1, the node's 172.31.NUMBER.2
 #   node-in-namespace.sh run NAME NUMBER COMMAND…    runs a command as on that machine, until it ends; when this process is
-#                                                    killed, so is everything in there
+#                                                    killed (KILL; it passes TERM by), so is everything in there
 #   node-in-namespace.sh rm NAME NUMBER              removes the network and the cgroups
 #
 # NAME is at most 8 letters and digits; it becomes the machine's host name.

@@ -31,6 +31,14 @@ fn a_cluster_that_was_down_comes_up_with_its_state() {
     ns.create(&pod("p", "command: [sleep, '3600']"));
     ns.until("pod/p", "{.status.phase}", "Running");
     let id = ns.field("pod/p", "{.status.containerStatuses[0].containerID}");
+    // A number that means another process here is not signalled.
+    let process = cluster.dir.join("run/caravel.process");
+    let noted = std::fs::read(&process).unwrap();
+    std::fs::write(&process, "pid:[1] 1").unwrap();
+    let refused = cluster.run(&["down"]);
+    let why = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && why.contains("another pid namespace"), "{why}");
+    std::fs::write(&process, noted).unwrap();
     cluster.ok(&["down"]);
     assert!(!caravel_tests::is_running(&id), "down stops containers");
     let down = cluster.run(&["status"]);

@@ -39,6 +39,12 @@ pub fn down(args: &Down) -> Result<()> {
 
 fn stop_program(instance: &Instance) -> Result<()> {
     let Some(pid) = instance.pid() else { return Ok(()) };
+    if !instance.is_meant(pid) {
+        bail!(
+            "the cluster in {} is run by a process of another pid namespace, where it is pid {pid}: end it there, or the namespace",
+            instance.dir.display()
+        );
+    }
     let pid = Pid::from_raw(pid);
     kill(pid, Signal::SIGTERM).with_context(|| format!("could not stop pid {pid}"))?;
     if gone_within(instance, GRACE) {

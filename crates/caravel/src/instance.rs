@@ -81,6 +81,15 @@ fn pid_path(dir: &Path) -> PathBuf {
     dir.join("run/caravel.pid")
 }
 
+/// Which process a number means: the namespace that counts so, and when the process was started.
+fn identity(pid: i32) -> Option<String> {
+    let namespace = fs::read_link("/proc/self/ns/pid").ok()?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // What follows the name in parentheses begins with the third field; the start is the twenty-second.
+    let start = stat.rsplit_once(") ")?.1.split(' ').nth(19)?;
+    Some(format!("{} {start}", namespace.display()))
+}
+
 impl Instance {
     /// The cluster in `dir`, if there is one.
     pub fn read(dir: &Path) -> Result<Option<Instance>> {
@@ -158,7 +167,9 @@ impl Instance {
         for _ in 0..3 {
             let file = OpenOptions::new().create(true).append(true).mode(0o600).open(self.dir.join("run/lock"))?;
             if let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                write_whole(&pid_path(&self.dir), std::process::id().to_string().as_bytes())?;
+                let pid = std::process::id();
+                write_whole(&self.identity_path(), identity(pid.cast_signed()).unwrap_or_default().as_bytes())?;
+                write_whole(&pid_path(&self.dir), pid.to_string().as_bytes())?;
                 return Ok(Running { _lock: lock });
             }
             if let Some(pid) = self.pid() {
@@ -184,6 +195,20 @@ impl Instance {
                 return pid;
             }
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn identity_path(&self) -> PathBuf {
+        self.dir.join("run/caravel.process")
+    }
+
+    /// Whether a process that [`Instance::pid`] told of is the one that wrote so: it may have been counted in another pid namespace, where
+    /// the number means another process than here.
+    pub fn is_meant(&self, pid: i32) -> bool {
+        match fs::read_to_string(self.identity_path()) {
+            Ok(noted) if !noted.is_empty() => identity(pid).as_ref() == Some(&noted),
+            // An older program did not note it.
+            _ => true,
         }
     }
 

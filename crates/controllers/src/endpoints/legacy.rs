@@ -91,6 +91,8 @@ impl Controller {
         match result {
             Ok(_) => Ok(None),
             Err(e) if is_namespace_terminating(&e) => Ok(None),
+            // It is there, and the informer will tell.
+            Err(e) if made && is_already_exists(&e) => Ok(None),
             Err(e) => {
                 let (reason, what) =
                     if made { ("FailedToCreateEndpoint", "create") } else { ("FailedToUpdateEndpoint", "update") };

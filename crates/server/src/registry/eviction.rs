@@ -158,14 +158,13 @@ fn may_evict_unready(budget: &Value) -> bool {
 
 fn take(budget: &mut Value, pod: &str, now: &str) -> Result<(), ApiError> {
     let name = meta::name(budget).to_owned();
-    let refuse = |message: &str, cause: String| {
-        Err(ApiError::too_many_requests(message.to_owned(), 10).with_cause("DisruptionBudget", cause, ""))
+    // Clients wait by themselves for as long as a refusal asks for: only for what ends by itself.
+    let refuse = |cause: String, seconds: u32| {
+        let message = "Cannot evict pod as it would violate the pod's disruption budget.";
+        Err(ApiError::too_many_requests(message.to_owned(), seconds).with_cause("DisruptionBudget", cause, ""))
     };
     if number(budget, "observedGeneration") < meta::generation(budget) {
-        return refuse(
-            "Cannot evict pod as it would violate the pod's disruption budget.",
-            format!("The disruption budget {name} is still being processed by the server."),
-        );
+        return refuse(format!("The disruption budget {name} is still being processed by the server."), 10);
     }
     let allowed = number(budget, "disruptionsAllowed");
     if allowed < 0 {
@@ -186,10 +185,8 @@ fn take(budget: &mut Value, pod: &str, now: &str) -> Result<(), ApiError> {
     }
     if allowed == 0 {
         let (desired, current) = (number(budget, "desiredHealthy"), number(budget, "currentHealthy"));
-        return refuse(
-            "Cannot evict pod as it would violate the pod's disruption budget.",
-            format!("The disruption budget {name} needs {desired} healthy pods and has {current} currently"),
-        );
+        let cause = format!("The disruption budget {name} needs {desired} healthy pods and has {current} currently");
+        return refuse(cause, 0);
     }
     budget["status"]["disruptionsAllowed"] = json!(allowed - 1);
     if !budget["status"]["disruptedPods"].is_object() {

@@ -88,6 +88,7 @@ async fn evictions_respect_budgets() {
     let evict = || admin.post("/api/v1/namespaces/default/pods/p/eviction", eviction.clone());
     let (code, refused) = evict().await;
     assert_eq!((code, &refused["reason"]), (429, &json!("TooManyRequests")), "{refused}");
+    assert_eq!(refused["details"]["retryAfterSeconds"], 10, "the budget is not counted yet");
     let status = json!({"status": {"observedGeneration": 1, "disruptionsAllowed": 0, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1}});
     assert_eq!(admin.patch(&format!("{budgets}/b/status"), status).await.0, 200);
     let (code, refused) = evict().await;
@@ -96,6 +97,7 @@ async fn evictions_respect_budgets() {
         refused["details"]["causes"][0]["message"],
         "The disruption budget b needs 1 healthy pods and has 1 currently"
     );
+    assert_eq!(refused["details"].get("retryAfterSeconds"), None, "nobody knows when that ends");
     admin.patch(&format!("{budgets}/b/status"), json!({"status": {"disruptionsAllowed": 1}})).await;
     let (code, done) = evict().await;
     assert_eq!(code, 201, "{done}");
