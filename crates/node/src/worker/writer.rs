@@ -15,7 +15,8 @@ use crate::pod::spec;
 /// The condition that the node shares with the API server, the scheduler and controllers.
 const DISRUPTED: &str = "DisruptionTarget";
 /// The conditions that a node owns; it leaves all others alone.
-pub const OURS: [&str; 8] = [
+pub const OURS: [&str; 9] = [
+    "AllContainersRestarting",
     "Ready",
     "ContainersReady",
     "Initialized",
