@@ -153,6 +153,7 @@ impl Core {
                 || old.unschedulable != fresh.unschedulable
                 || old.allocatable != fresh.allocatable
                 || old.max_pods != fresh.max_pods
+                || old.features != fresh.features
         });
         self.state.set_node(fresh);
         if let Some(id) = self.state.find(&name).filter(|_| matters) {
