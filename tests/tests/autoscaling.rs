@@ -8,28 +8,27 @@ use caravel_tests::{Namespace, condition, condition_of};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// A web server each of whose answers costs some CPU.
-fn burner(name: &str) -> Value {
-    let script = "mkdir -p /tmp/w/cgi-bin && printf '#!/bin/sh\\ni=0\\nwhile [ $i -lt 20000 ]; do i=$((i+1)); done\\n\
-                  printf \"Content-Type: text/plain\\\\r\\\\n\\\\r\\\\nok\\\\n\"\\n' > /tmp/w/cgi-bin/burn && \
-                  chmod 755 /tmp/w/cgi-bin/burn && exec httpd -f -p 8080 -h /tmp/w";
-    json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
-        "spec": {"replicas": 1, "selector": {"matchLabels": {"app": name}}, "template": {
-            "metadata": {"labels": {"app": name}},
-            "spec": {"terminationGracePeriodSeconds": 0, "containers": [{
-                "name": "c", "image": "test/busybox:1", "command": ["sh", "-c", script],
-                "readinessProbe": {"tcpSocket": {"port": 8080}, "periodSeconds": 1},
-                // The limit keeps the load bearable, whatever is asked.
-                "resources": {"requests": {"cpu": "20m"}, "limits": {"cpu": "100m"}},
-            }]},
-        }},
-    })
+/// The files of the walk in `docs/autoscaling.md`.
+fn example(file: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "../examples/autoscaling", file].iter().collect()
+}
+
+/// Makes the image of the walk, as the walk does.
+fn build_image() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = Command::new("sh").arg(example("image.sh")).arg(dir.path()).status().unwrap();
+    assert!(made.success(), "image.sh: {made}");
+    let mut build = Command::new(caravel_tests::program());
+    build.args(["image", "build", "-t", "demo/burn:1"]).arg(dir.path()).arg("--data-dir");
+    let output = build.arg(caravel_tests::cluster_dir()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Asks a web server without pause until it is dropped.
@@ -75,17 +74,11 @@ fn one(address: &str) -> std::io::Result<()> {
 fn load_scales_a_deployment_up_and_its_end_down() {
     let ns = Namespace::new("hpa");
     let deployments = ns.objects("apps/v1", "deployments");
-    deployments.create(&burner("web"));
-    let service = ns
-        .objects("v1", "services")
-        .create(&json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
-        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}}));
+    build_image();
+    ns.apply(&std::fs::read_to_string(example("web.yaml")).unwrap());
+    let service = ns.objects("v1", "services").get("web");
     deployments.until("web", "ready", |d| d["status"]["readyReplicas"] == 1);
     let hpas = ns.objects("autoscaling/v2", "horizontalpodautoscalers");
-    hpas.create(&json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "web"},
-        "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}, "minReplicas": 1, "maxReplicas": 3,
-            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 20}},
-            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 100}}}]}}));
     let load = Load::on(format!("{}:80", service["spec"]["clusterIP"].as_str().unwrap()));
     deployments.until("web", "scaled up", |d| d["spec"]["replicas"] == 3 && d["status"]["readyReplicas"] == 3);
     let busy = hpas.until("web", "it tells why", |h| h["status"]["currentReplicas"] == 3);
@@ -127,9 +120,10 @@ fn what_cannot_be_measured_is_told() {
     make("nobody", "none", cpu.clone());
     let nobody = hpas.until("nobody", "its condition", |h| condition(h, "AbleToScale") == "False");
     assert_eq!(condition_of(&nobody, "AbleToScale").unwrap()["reason"], "FailedGetScale");
-    let mut web = burner("web");
-    web["spec"]["template"]["spec"]["containers"][0].as_object_mut().unwrap().remove("resources");
-    ns.objects("apps/v1", "deployments").create(&web);
+    // Its containers have no request.
+    ns.objects("apps/v1", "deployments").create(&json!({"apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": "web"}, "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "web"}},
+            "template": caravel_tests::sleeper("web")}}));
     make(
         "unknown",
         "web",

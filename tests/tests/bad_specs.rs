@@ -1,6 +1,9 @@
 //! Specs that cannot be right: refused as upstream refuses them, or told of by an event, and never fought about.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "bad_specs/cases.rs"]
+mod cases;
+
 use caravel_tests::{Namespace, sleeper};
 use serde_json::{Value, json};
 
@@ -10,6 +13,24 @@ fn set(base: &Value, pointer: &str, value: Value) -> Value {
     let parent = if parent.is_empty() { &mut object } else { object.pointer_mut(parent).unwrap() };
     parent[field] = value;
     object
+}
+
+/// Merges as RFC 7386 does.
+fn merge(object: &mut Value, patch: &Value) {
+    let Some(patch) = patch.as_object() else {
+        *object = patch.clone();
+        return;
+    };
+    if !object.is_object() {
+        *object = json!({});
+    }
+    for (key, value) in patch {
+        if value.is_null() {
+            object.as_object_mut().unwrap().remove(key);
+        } else {
+            merge(&mut object[key], value);
+        }
+    }
 }
 
 /// (resource, pointer, value, field of the cause, part of its message)
@@ -39,6 +60,14 @@ fn what_is_impossible_is_refused() {
         "jobs" => ("batch/v1", job.clone()),
         "cronjobs" => ("batch/v1", cron.clone()),
         "horizontalpodautoscalers" => ("autoscaling/v2", hpa.clone()),
+        "replicationcontrollers" => {
+            let spec = json!({"selector": {"app": "x"}, "template": sleeper("x")});
+            (
+                "v1",
+                json!({"apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": "x"}, "spec": spec}),
+            )
+        }
+        "pods" => ("v1", caravel_tests::pod_of("x", &sleeper("x"))),
         _ => ("policy/v1", pdb.clone()),
     };
     let other = json!({"matchLabels": {"app": "other"}});
@@ -161,15 +190,23 @@ fn what_is_impossible_is_refused() {
             "minAvailable and maxUnavailable cannot be both set",
         ),
     ];
+    let single = cases.into_iter().map(|(resource, pointer, value, field, message)| {
+        (resource, set(&base(resource).1, pointer, value.clone()), format!("{pointer}={value}"), field, message)
+    });
+    let many = [cases::workloads(), cases::jobs(), cases::policies(), cases::pods()].into_iter().flatten();
+    let many = many.map(|(resource, patch, field, message)| {
+        let mut object = base(resource).1;
+        merge(&mut object, &patch);
+        (resource, object, patch.to_string(), field, message)
+    });
     let mut wrong = vec![];
-    for (resource, pointer, value, field, message) in cases {
-        let (version, good) = base(resource);
-        let (code, said) = ns.objects(version, resource).try_create(&set(&good, pointer, value.clone()));
+    for (resource, object, shown, field, message) in single.chain(many) {
+        let (code, said) = ns.objects(base(resource).0, resource).try_create(&object);
         let causes = said["details"]["causes"].as_array().cloned().unwrap_or_default();
         let told =
             causes.iter().any(|c| c["field"] == field && c["message"].as_str().unwrap_or_default().contains(message));
         if code != 422 || said["reason"] != "Invalid" || !told {
-            wrong.push(format!("{resource} {pointer}={value}: {code} {}", said["message"]));
+            wrong.push(format!("{resource} {shown}: {code} {}", said["message"]));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -240,4 +277,206 @@ fn overlapping_deployments_leave_each_other_alone() {
     rest("y");
     assert_eq!(ns.objects("v1", "pods").list("app=same").len(), 2);
     assert_eq!(ns.objects("apps/v1", "replicasets").list("app=same").len(), 2);
+}
+
+/// An owner in another namespace is none: its dependent goes, and an event says why. A cluster-wide object with an owner in a namespace
+/// is told of, too, and stays.
+#[test]
+fn owners_in_other_namespaces() {
+    let ns = Namespace::new("owner-far");
+    let other = Namespace::new("owner-there");
+    let map = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
+    let owner = other.objects("v1", "configmaps").create(&map("owner"));
+    let reference = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]});
+    let told = |namespace: &str, kind: &str, name: &str| {
+        let events = ns.objects("v1", "events").in_namespace(namespace);
+        let (kind, name) = (kind.to_owned(), name.to_owned());
+        events.until_all("", "the event", move |all| {
+            let of =
+                |e: &&Value| e["reason"] == "OwnerRefInvalidNamespace" && e["involvedObject"]["name"] == name.as_str();
+            all.iter().find(of).filter(|e| e["involvedObject"]["kind"] == kind.as_str()).cloned()
+        })
+    };
+    let maps = ns.objects("v1", "configmaps");
+    let mut far = map("far");
+    far["metadata"]["ownerReferences"] = json!([reference]);
+    maps.create(&far);
+    maps.until_gone("far");
+    let event = told(&ns.name, "ConfigMap", "far");
+    assert_eq!(event["type"], "Warning", "{event}");
+    assert!(event["message"].as_str().unwrap().contains("does not exist in"), "{event}");
+
+    let roles = ns.cluster_objects("rbac.authorization.k8s.io/v1", "clusterroles");
+    let name = ns.name.clone();
+    roles.create(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {"name": name, "ownerReferences": [reference]}, "rules": []}));
+    told("default", "ClusterRole", &name);
+    let before = roles.get(&name)["metadata"]["resourceVersion"].clone();
+    // The collector goes on with others, and leaves it alone.
+    maps.create(&far);
+    maps.until_gone("far");
+    assert_eq!(roles.get(&name)["metadata"]["resourceVersion"], before);
+    roles.delete(&name);
+}
+
+/// What may not be changed once it is there.
+#[test]
+fn what_is_fixed_stays() {
+    let ns = Namespace::new("fixed");
+    let mut template = sleeper("x");
+    template["spec"]["restartPolicy"] = json!("Never");
+    let jobs = ns.objects("batch/v1", "jobs");
+    let job = |name: &str, more: Value| {
+        let mut object = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name},
+            "spec": {"suspend": true, "template": template}});
+        merge(&mut object["spec"], &more);
+        jobs.create(&object);
+    };
+    job("plain", json!({"completions": 2}));
+    job("indexed", json!({"completionMode": "Indexed", "completions": 2, "parallelism": 2}));
+    let sets = ns.objects("apps/v1", "statefulsets");
+    sets.create(&json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "set"},
+        "spec": {"replicas": 0, "selector": {"matchLabels": {"app": "x"}}, "template": sleeper("x")}}));
+    let pods = ns.objects("v1", "pods");
+    let mut gated = caravel_tests::pod_of("gated", &sleeper("x"));
+    gated["spec"]["schedulingGates"] = json!([{"name": "example.com/wait"}]);
+    pods.create(&gated);
+    let refused = [
+        (&jobs, "plain", json!({"spec": {"completions": 3}}), "spec.completions", "field is immutable"),
+        (
+            &jobs,
+            "plain",
+            json!({"spec": {"selector": {"matchLabels": {"a": "b"}}}}),
+            "spec.selector",
+            "field is immutable",
+        ),
+        (
+            &jobs,
+            "plain",
+            json!({"spec": {"template": {"spec": {"hostname": "h"}}}}),
+            "spec.template.spec",
+            "field is immutable",
+        ),
+        (
+            &jobs,
+            "plain",
+            json!({"spec": {"template": {"spec": {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{"topologyKey": "zone"}]}}}}}}),
+            "spec.template.spec",
+            "field is immutable",
+        ),
+        (
+            &jobs,
+            "plain",
+            json!({"spec": {"template": {"metadata": {"labels": {"batch.kubernetes.io/controller-uid": "other"}}}}}),
+            "spec.template.metadata.labels",
+            "`selector` does not match template `labels`",
+        ),
+        (
+            &jobs,
+            "indexed",
+            json!({"spec": {"completions": 3}}),
+            "spec.completions",
+            "can only be modified in tandem with spec.parallelism",
+        ),
+        (
+            &jobs,
+            "indexed",
+            json!({"spec": {"completionMode": "NonIndexed"}}),
+            "spec.completionMode",
+            "field is immutable",
+        ),
+        (
+            &jobs,
+            "indexed",
+            json!({"spec": {"podFailurePolicy": {"rules": [{"action": "FailJob", "onPodConditions": [{"type": "Ready"}]}]}}}),
+            "spec.podFailurePolicy",
+            "field is immutable",
+        ),
+        (
+            &sets,
+            "set",
+            json!({"spec": {"serviceName": "other"}}),
+            "spec",
+            "updates to statefulset spec for fields other than",
+        ),
+        (
+            &sets,
+            "set",
+            json!({"spec": {"podManagementPolicy": "Parallel"}}),
+            "spec",
+            "updates to statefulset spec for fields other than",
+        ),
+        (
+            &pods,
+            "gated",
+            json!({"spec": {"schedulingGates": [{"name": "example.com/wait"}, {"name": "example.com/more"}]}}),
+            "spec.schedulingGates",
+            "only deletion is allowed, but found new scheduling gates",
+        ),
+        (&pods, "gated", json!({"spec": {"hostname": "h"}}), "spec", "pod updates may not change fields other than"),
+    ];
+    let mut wrong = vec![];
+    for (objects, name, patch, field, message) in refused {
+        let (code, said) = objects.send("PATCH", name, "application/merge-patch+json", Some(&patch));
+        let causes = said["details"]["causes"].as_array().cloned().unwrap_or_default();
+        let told = |c: &Value| c["field"] == field && c["message"].as_str().unwrap_or_default().contains(message);
+        if code != 422 || !causes.iter().any(told) {
+            wrong.push(format!("{name} {patch}: {code} {}", said["message"]));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    // A suspended Job may be placed and sized, and an indexed one grows with its parallelism.
+    let placed = json!({"spec": {"template": {"spec": {"nodeSelector": {"disk": "fast"},
+        "containers": [{"name": "c", "resources": {"requests": {"cpu": "10m"}}}]}}}});
+    jobs.strategic("plain", &placed);
+    jobs.merge("indexed", &json!({"spec": {"completions": 3, "parallelism": 3}}));
+}
+
+/// Whoever selects the same Pods as another takes only those that nobody has: each has its own, and none writes any more. No node is
+/// good enough for the Pods, so that only the controllers have a say.
+#[test]
+fn overlapping_controllers_come_to_rest() {
+    let ns = Namespace::new("overlap-all");
+    let labels = json!({"matchLabels": {"app": "same"}});
+    let mut template = sleeper("same");
+    template["spec"]["nodeSelector"] = json!({"example.com/nowhere": "really"});
+    let make = |version: &str, plural: &str, kind: &str, name: &str| {
+        let objects = ns.objects(version, plural);
+        let selector = if version == "v1" { labels["matchLabels"].clone() } else { labels.clone() };
+        objects.create(&json!({"apiVersion": version, "kind": kind, "metadata": {"name": name},
+            "spec": {"replicas": 1, "selector": selector, "template": template}}));
+        (objects, name.to_owned())
+    };
+    let own = |kind: &str| if kind == "StatefulSet" { "updatedReplicas" } else { "fullyLabeledReplicas" };
+    let mut made = vec![];
+    for (version, plural, kind) in [
+        ("apps/v1", "replicasets", "ReplicaSet"),
+        ("apps/v1", "statefulsets", "StatefulSet"),
+        ("v1", "replicationcontrollers", "ReplicationController"),
+    ] {
+        for i in 0..2 {
+            made.push((make(version, plural, kind, &format!("{}-{i}", kind.to_lowercase())), own(kind)));
+        }
+    }
+    let seen = |(objects, name): &(caravel_tests::Objects, String), field: &str| {
+        objects.until(name, "its status", |o| o["status"]["replicas"] == 1 && o["status"][field] == 1)
+    };
+    made.iter().for_each(|(one, field)| drop(seen(one, field)));
+    // One that is made later and seen through gives all others the time to do something, the first time what is still to be
+    // done, the second time nothing.
+    let barrier = |name: &str| drop(seen(&make("apps/v1", "replicasets", "ReplicaSet", name), own("ReplicaSet")));
+    barrier("late");
+    let revisions = || -> Vec<Value> {
+        made.iter().map(|((objects, name), _)| objects.get(name)["metadata"]["resourceVersion"].clone()).collect()
+    };
+    let before = revisions();
+    barrier("later");
+    assert_eq!(revisions(), before, "nobody writes");
+    let pods = ns.objects("v1", "pods").list("app=same");
+    assert_eq!(pods.len(), made.len() + 2);
+    for ((objects, name), _) in &made {
+        let uid = objects.get(name)["metadata"]["uid"].clone();
+        let of = |p: &&Value| p["metadata"]["ownerReferences"][0]["uid"] == uid;
+        assert_eq!(pods.iter().filter(of).count(), 1, "{name} has one of its own");
+    }
 }

@@ -99,6 +99,12 @@ pub struct Api {
     /// without it the Node authorizer and then RBAC
     #[arg(long)]
     pub authorization_config: Option<PathBuf>,
+    /// APIs to serve that are off by default: `GROUP/VERSION=true`
+    #[arg(long, value_delimiter = ',')]
+    pub runtime_config: Vec<String>,
+    /// Features to turn on that are off by default: `NAME=true`
+    #[arg(long, value_delimiter = ',')]
+    pub feature_gates: Vec<String>,
     /// How long Events are kept, in seconds
     #[arg(long, default_value_t = 3600)]
     pub event_ttl: u64,
@@ -110,6 +116,8 @@ impl Api {
     /// Takes the options over into a server's configuration.
     pub fn apply(&self, config: &mut caravel_server::Config) {
         config.admission_plugins.clone_from(&self.enable_admission_plugins);
+        config.runtime_config.clone_from(&self.runtime_config);
+        config.feature_gates.clone_from(&self.feature_gates);
         config.admission_configuration.clone_from(&self.admission_control_config_file);
         config.event_ttl = Duration::from_secs(self.event_ttl);
         config.authentication.clone_from(&self.authentication_config);
@@ -121,6 +129,8 @@ impl Api {
     pub fn words(&self) -> Vec<String> {
         let mut words = vec![format!("--event-ttl={}", self.event_ttl)];
         words.extend(self.enable_admission_plugins.iter().map(|name| format!("--enable-admission-plugins={name}")));
+        words.extend(self.runtime_config.iter().map(|word| format!("--runtime-config={word}")));
+        words.extend(self.feature_gates.iter().map(|word| format!("--feature-gates={word}")));
         let whole =
             |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()).display().to_string();
         words.extend(self.authentication_config.iter().map(|path| format!("--authentication-config={}", whole(path))));

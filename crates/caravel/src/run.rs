@@ -179,6 +179,7 @@ impl Plane {
             root_ca: ca.cert_pem().to_owned(),
             signing_ca: Some((ca.cert_pem().to_owned(), ca_key)),
             cluster_cidr: Some((IpAddr::from([10, 244 - instance.number, 0, 0]), 16)),
+            enabled: self.controllers(),
             ..Default::default()
         };
         let view = self.cluster(UserInfo::system_masters("system:kube-controller-manager"), "kube-controller-manager");
@@ -190,6 +191,12 @@ impl Plane {
             self.cluster(UserInfo::system_masters("system:cloud-controller-manager"), "cloud-controller-manager");
         tasks.spawn("load balancer", |stop| caravel_cloud::local::run(view, stop));
         Ok(())
+    }
+
+    /// The controllers that are on by default, and those of the features that are on.
+    fn controllers(&self) -> Vec<String> {
+        let migrator = self.server.features().migrates_storage().then(|| caravel_controllers::MIGRATOR.to_owned());
+        std::iter::once("*".to_owned()).chain(migrator).collect()
     }
 
     /// Takes no more requests, lets those under way finish, and makes sure that the store is closed.

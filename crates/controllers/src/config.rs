@@ -7,6 +7,9 @@ use jiff::Timestamp;
 
 use crate::LegacyTokens;
 
+/// Controllers that `*` does not mean: what they work on is not served by default.
+const OFF_BY_DEFAULT: [&str; 1] = [crate::MIGRATOR];
+
 /// Settings of the controllers; [`Default`] has upstream's values.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -85,7 +88,7 @@ impl Config {
             }
             star |= entry == "*";
         }
-        star
+        star && !OFF_BY_DEFAULT.contains(&name)
     }
 }
 
@@ -100,5 +103,7 @@ mod tests {
         assert!(!c(&["*", "-a"]).is_enabled("a"));
         assert!(c(&["a"]).is_enabled("a"));
         assert!(!c(&["a"]).is_enabled("b"));
+        assert!(!c(&["*"]).is_enabled(crate::MIGRATOR));
+        assert!(c(&["*", crate::MIGRATOR]).is_enabled(crate::MIGRATOR));
     }
 }

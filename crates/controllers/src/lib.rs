@@ -22,6 +22,7 @@ mod gc;
 mod hpa;
 mod job;
 mod legacy_tokens;
+mod migration;
 mod namespace;
 mod node;
 mod pdb;
@@ -37,6 +38,7 @@ mod volume;
 
 pub use config::{Config, NodeTimes};
 pub use legacy_tokens::LegacyTokens;
+pub use migration::NAME as MIGRATOR;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -97,6 +99,7 @@ table! {
     "pod-garbage-collector-controller" => pod_gc::run,
     "ttl-after-finished-controller" => ttl_after_finished::run,
     "resourceclaim-controller" => resource_claim::run,
+    "storage-version-migrator-controller" => migration::run,
 }
 
 /// The names of all controllers.

@@ -39,6 +39,10 @@ pub struct Config {
     pub tokens: Vec<(String, UserInfo)>,
     /// Secrets are encrypted in the store.
     pub encrypt_secrets: bool,
+    /// APIs to serve that are off by default, `GROUP/VERSION=true` (`--runtime-config`).
+    pub runtime_config: Vec<String>,
+    /// Features to turn on that are off by default, `NAME=true` (`--feature-gates`).
+    pub feature_gates: Vec<String>,
     /// Admission plug-ins to add to those that are on by default, by upstream's names (`--enable-admission-plugins`).
     pub admission_plugins: Vec<String>,
     /// What admission plug-ins are told (`--admission-control-config-file`).
@@ -82,6 +86,8 @@ impl Config {
             cluster_domain: "cluster.local".into(),
             tokens: vec![],
             encrypt_secrets: true,
+            runtime_config: vec![],
+            feature_gates: vec![],
             admission_plugins: vec![],
             admission_configuration: None,
             authentication: None,

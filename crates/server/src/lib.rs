@@ -13,6 +13,7 @@ pub mod bootstrap;
 pub mod clock;
 pub mod config;
 pub mod expressions;
+pub mod features;
 pub mod flow;
 mod follow;
 pub mod handlers;

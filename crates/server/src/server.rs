@@ -9,6 +9,7 @@ use crate::authn::{Identity, UserInfo};
 use crate::authz::Authorizer;
 use crate::bootstrap;
 use crate::config::Config;
+use crate::features::Features;
 use crate::flow::Flow;
 use crate::handlers::documents::Documents;
 use crate::http::body::{Body, BoxError, RequestBody};
@@ -52,6 +53,7 @@ pub enum OpenError {
 /// A Kubernetes API server over a store.
 pub struct Server {
     pub(crate) config: Config,
+    features: Features,
     pub(crate) registry: Arc<Registry>,
     pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) pki: Arc<Pki>,
@@ -103,6 +105,8 @@ impl Server {
         let allocator = Allocator::new(ranges, config.node_ports.clone());
         let registry =
             Arc::new(Registry::new(store, config.clock.clone(), authorizer.clone(), allocator, seal, config.event_ttl));
+        let features = Features::parse(&config.runtime_config, &config.feature_gates).map_err(OpenError::Config)?;
+        registry.change_kinds(|kinds| features.serve(kinds));
         let mut chain = (*registry.chain()).clone();
         for name in &config.admission_plugins {
             if !chain.enable(name) {
@@ -126,6 +130,7 @@ impl Server {
         let (issuers, authentication) = authentication.transpose().map_err(OpenError::Config)?.unzip();
         let issuers: Issuers = issuers.unwrap_or_default();
         let server = Arc::new(Self {
+            features,
             tokens: StaticTokens::new(config.tokens.clone()),
             flow: Flow::new(config.max_in_flight, config.max_long_running),
             metrics,
@@ -167,6 +172,11 @@ impl Server {
             tracing::warn!(%error, "changed encryption keys are taken over at the next start only");
         }
         Ok(server)
+    }
+
+    /// What is on beyond the default.
+    pub fn features(&self) -> &Features {
+        &self.features
     }
 
     /// The keys and certificates.

@@ -42,6 +42,15 @@ impl KindTable {
         Self::from_rows(builtin::rows())
     }
 
+    /// Takes in the built-in rows of a group and version, which need not be served by default. Whether there are any.
+    pub fn serve(&mut self, group: &str, version: &str) -> bool {
+        let rows: Vec<Kind> = builtin::rows().filter(|k| k.group == group && k.version == version).collect();
+        let any = !rows.is_empty();
+        rows.into_iter().for_each(|row| self.place(Arc::new(row)));
+        self.index();
+        any
+    }
+
     /// A table of the given rows; of rows with equal (group, version, plural) the last one stays.
     pub fn from_rows(rows: impl IntoIterator<Item = Kind>) -> Self {
         let mut table = Self::default();

@@ -158,3 +158,13 @@ fn definitions_become_rows() {
     assert!(table.remove("example.com", "v1", "crons").is_some());
     assert!(table.kind("example.com", "v1", "Cron").is_none());
 }
+
+#[test]
+fn what_is_off_by_default_can_be_served() {
+    let mut table = KindTable::builtin();
+    let served = |table: &KindTable| table.resource("storagemigration.k8s.io", "v1beta1", "storageversionmigrations").is_some();
+    assert!(!served(&table));
+    assert!(table.serve("storagemigration.k8s.io", "v1beta1"));
+    assert!(served(&table));
+    assert!(!table.serve("storagemigration.k8s.io", "v9"));
+}

@@ -14,6 +14,7 @@ pub fn allows_unconditional_update(kind: &Kind) -> bool {
         | ("apiregistration.k8s.io", _)
         | ("admissionregistration.k8s.io", _)
         | ("node.k8s.io", _)
+        | ("storagemigration.k8s.io", _)
         | ("policy", _) => false,
         ("storage.k8s.io", name) => name == "StorageClass",
         _ => true,

@@ -14,8 +14,7 @@ const ANNOTATIONS_MAX: usize = 256 << 10;
 /// The rule for names of a kind.
 pub fn name_rule(group: &str, kind: &str) -> fn(&str) -> Complaints {
     match (group, kind) {
-        ("", "Namespace") => names::dns1123_label,
-        ("", "Service") => names::dns1123_label,
+        ("", "Namespace" | "Service") | ("apps", "StatefulSet") => names::dns1123_label,
         ("rbac.authorization.k8s.io", _)
         | ("certificates.k8s.io", _)
         | ("apiregistration.k8s.io", _)

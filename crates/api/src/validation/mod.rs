@@ -15,7 +15,9 @@ mod cron;
 mod extension;
 mod job_status;
 mod job_template;
+mod jobs;
 mod metadata;
+mod migration;
 mod networking;
 mod pod;
 mod policy;
@@ -90,7 +92,7 @@ pub fn update(kind: &Kind, new: &Value, old: &Value) -> Vec<FieldError> {
             let at = crate::field::FieldPath::root("data");
             check::immutable(o, &at, check::child(new, "data"), check::child(old, "data"));
         }
-        ("batch", "Job") => workloads::job_update(o, new, old),
+        ("batch", "Job") => jobs::job_update(o, new, old),
         ("networking.k8s.io", "IngressClass") => networking::ingress_class_update(o, new, old),
         ("networking.k8s.io", "ServiceCIDR") => networking::service_cidr_update(o, new, old),
         ("networking.k8s.io", "IPAddress") => {
@@ -120,6 +122,7 @@ pub fn update(kind: &Kind, new: &Value, old: &Value) -> Vec<FieldError> {
             whole(o, "flowcontrol.apiserver.k8s.io", name, new);
             extension::fixed_flow(o, new, old);
         }
+        ("storagemigration.k8s.io", "StorageVersionMigration") => migration::migration_update(o, new, old),
         ("resource.k8s.io", "ResourceSlice") => resource::slice_update(o, new, old),
         ("resource.k8s.io", "ResourceClaim" | "ResourceClaimTemplate") => {
             let at = crate::field::FieldPath::root("spec");
@@ -155,6 +158,7 @@ pub fn update_status(kind: &Kind, new: &Value, old: &Value) -> Vec<FieldError> {
             ];
             workloads::status_counts(o, new, &counts);
             workloads::status_order(o, new);
+            workloads::collisions(o, new, old);
         }
         ("apps", "ReplicaSet") | ("", "ReplicationController") => {
             let counts =
@@ -173,6 +177,8 @@ pub fn update_status(kind: &Kind, new: &Value, old: &Value) -> Vec<FieldError> {
                 "collisionCount",
             ];
             workloads::status_counts(o, new, &counts);
+            workloads::status_order(o, new);
+            workloads::collisions(o, new, old);
         }
         ("apps", "DaemonSet") => {
             let counts = [
@@ -184,8 +190,10 @@ pub fn update_status(kind: &Kind, new: &Value, old: &Value) -> Vec<FieldError> {
                 "updatedNumberScheduled",
                 "numberAvailable",
                 "numberUnavailable",
+                "collisionCount",
             ];
             workloads::status_counts(o, new, &counts);
+            workloads::collisions(o, new, old);
         }
         ("batch", "Job") => {
             workloads::status_counts(o, new, &["active", "succeeded", "failed", "ready", "terminating"]);
@@ -196,6 +204,7 @@ pub fn update_status(kind: &Kind, new: &Value, old: &Value) -> Vec<FieldError> {
         ("certificates.k8s.io", "CertificateSigningRequest") => policy::request_update(o, new, old, "status"),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => extension::stored_versions(o, new),
         ("resource.k8s.io", "ResourceClaim") => resource::claim_status(o, new, old),
+        ("storagemigration.k8s.io", "StorageVersionMigration") => migration::migration_status(o, new, old),
         _ if kind.is_custom() => custom_update(o, kind, new, old),
         _ => {}
     }
@@ -273,8 +282,8 @@ fn whole(out: &mut Out, group: &str, kind: &str, object: &Value) {
         ("apps", "DaemonSet") => workloads::daemon_set(out, object),
         ("apps", "StatefulSet") => workloads::stateful_set(out, object),
         ("apps", "ControllerRevision") => workloads::revision(out, object),
-        ("batch", "Job") => workloads::job(out, object),
-        ("batch", "CronJob") => workloads::cron_job(out, object),
+        ("batch", "Job") => jobs::job(out, object),
+        ("batch", "CronJob") => jobs::cron_job(out, object),
         ("discovery.k8s.io", "EndpointSlice") => services::endpoint_slice(out, object),
         ("networking.k8s.io", "Ingress") => networking::ingress(out, object),
         ("networking.k8s.io", "IngressClass") => networking::ingress_class(out, object),
@@ -313,6 +322,7 @@ fn whole(out: &mut Out, group: &str, kind: &str, object: &Value) {
         ("resource.k8s.io", "ResourceClaimTemplate") => resource::template(out, object),
         ("resource.k8s.io", "DeviceClass") => resource::class(out, object),
         ("resource.k8s.io", "ResourceSlice") => resource::slice(out, object),
+        ("storagemigration.k8s.io", "StorageVersionMigration") => migration::migration(out, object),
         ("flowcontrol.apiserver.k8s.io", "FlowSchema") => extension::flow_schema(out, object),
         ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => extension::priority_level(out, object),
         _ => {}

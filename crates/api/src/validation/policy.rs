@@ -1,8 +1,8 @@
 //! Budgets, autoscalers, certificate requests.
 
 use super::check::{
-    Out, Path, at_most_100_percent, child, has, int, items, non_negative, number_or_percent, one_of, positive,
-    quantity, required, required_name, same, text, texts,
+    Out, Path, at_most_100_percent, child, has, int, invalid_all, items, non_negative, number_or_percent, one_of,
+    positive, quantity, required, required_name, same, text, texts,
 };
 use super::selectors;
 use crate::field::{FieldError, FieldPath};
@@ -48,13 +48,9 @@ pub(super) fn autoscaler(out: &mut Out, object: &Value) {
     let at = FieldPath::root("spec");
     let spec = child(object, "spec");
     let (min, max) = (int(spec, "minReplicas"), int(spec, "maxReplicas").unwrap_or(0));
-    if let Some(min) = min {
-        let scales_on_objects =
-            items(spec, "metrics").iter().any(|metric| matches!(text(metric, "type"), "Object" | "External"));
-        // Scaling to zero needs a metric that does not come from the pods themselves.
-        if min < 0 || (min == 0 && !scales_on_objects) {
-            out.push(FieldError::invalid(&at.child("minReplicas"), min, "must be greater than or equal to 1"));
-        }
+    // Scaling to zero is alpha upstream, and off (KEP-2021).
+    if let Some(min) = min.filter(|min| *min < 1) {
+        out.push(FieldError::invalid(&at.child("minReplicas"), min, "must be greater than or equal to 1"));
     }
     if max < 1 {
         out.push(FieldError::invalid(&at.child("maxReplicas"), max, "must be greater than 0"));
@@ -113,7 +109,10 @@ fn one_metric(out: &mut Out, at: Path, metric: &Value) {
         }
     }
     if *wanted == "containerResource" {
-        required(out, &at.child("container"), text(source, "container"));
+        match text(source, "container") {
+            "" => out.push(FieldError::required(&at.child("container"), "must specify a container")),
+            name => invalid_all(out, &at.child("container"), name, names::dns1123_label(name)),
+        }
     }
     if *wanted == "object" {
         let object = child(source, "describedObject");
@@ -158,20 +157,36 @@ fn metric_target(out: &mut Out, at: Path, target: &Value, source: &str) {
                 ));
             }
         }
-        _ => {
-            if !has(target, "value") && !average {
-                out.push(FieldError::required(
-                    &at.child("averageValue"),
-                    "must set either a target value for metric or a per-pod target",
+        source => {
+            let (object, value) = (source == "object", has(target, "value"));
+            if !value && !average {
+                let why = if object {
+                    "must set either a target value or averageValue"
+                } else {
+                    "must set either a target value for metric or a per-pod target"
+                };
+                out.push(FieldError::required(&at.child("averageValue"), why));
+            } else if value && average && !object {
+                out.push(FieldError::forbidden(
+                    &at.child("value"),
+                    "may not set both a target value for metric and a per-pod target",
                 ));
             }
         }
     }
 }
 
+fn above_zero(out: &mut Out, path: Path, value: i64) {
+    if value <= 0 {
+        out.push(FieldError::invalid(path, value, "must be greater than zero"));
+    }
+}
+
 fn scaling_rules(out: &mut Out, at: Path, rules: &Value) {
     let window = at.child("stabilizationWindowSeconds");
-    non_negative(out, &window, int(rules, "stabilizationWindowSeconds"));
+    if let Some(seconds) = int(rules, "stabilizationWindowSeconds").filter(|seconds| *seconds < 0) {
+        out.push(FieldError::invalid(&window, seconds, "must be greater than or equal to zero"));
+    }
     if let Some(seconds) = int(rules, "stabilizationWindowSeconds").filter(|seconds| *seconds > 3600) {
         out.push(FieldError::invalid(&window, seconds, "must be less than or equal to 3600"));
     }
@@ -188,9 +203,9 @@ fn scaling_rules(out: &mut Out, at: Path, rules: &Value) {
         if !matches!(kind, "Pods" | "Percent") {
             out.push(FieldError::not_supported(&at.child("type"), kind, &["Percent", "Pods"]));
         }
-        positive(out, &at.child("value"), Some(int(policy, "value").unwrap_or(0)));
+        above_zero(out, &at.child("value"), int(policy, "value").unwrap_or(0));
         let period = int(policy, "periodSeconds").unwrap_or(0);
-        positive(out, &at.child("periodSeconds"), Some(period));
+        above_zero(out, &at.child("periodSeconds"), period);
         if period > 1800 {
             out.push(FieldError::invalid(&at.child("periodSeconds"), period, "must be less than or equal to 1800"));
         }

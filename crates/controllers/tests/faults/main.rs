@@ -7,6 +7,7 @@ mod beyond;
 mod clock;
 mod devices;
 mod kubelet;
+mod migration;
 mod more;
 mod scenarios;
 mod service;

@@ -1,6 +1,6 @@
 //! An API server in memory: just enough of one for controllers to live with.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use caravel_api::kinds::{Kind, KindTable};
@@ -40,6 +40,8 @@ pub struct World {
     pub objects: BTreeMap<Place, BTreeMap<Key, Arc<Value>>>,
     pub log: Vec<Change>,
     pub revision: u64,
+    /// Objects that are stored in a form that is not today's: the next write of one is stored even when it changes nothing.
+    pub stale: BTreeSet<(Place, Key)>,
     serial: u64,
 }
 
@@ -49,7 +51,7 @@ fn place(kind: &Kind) -> Place {
 
 impl World {
     pub fn new() -> Self {
-        Self { table: &TABLE, objects: BTreeMap::new(), log: vec![], revision: 1, serial: 0 }
+        Self { table: &TABLE, objects: BTreeMap::new(), log: vec![], revision: 1, stale: BTreeSet::new(), serial: 0 }
     }
 
     pub fn target(&self, path: &str) -> Option<Target> {
@@ -241,10 +243,11 @@ impl World {
         if old.get("spec") != new.get("spec") && matches!(sub, None | Some("scale")) {
             new["metadata"]["generation"] = json!(meta::generation(&old) + 1);
         }
-        if new == *old {
+        let key = (ns.to_owned(), name.to_owned());
+        let stale = self.stale.remove(&(place(kind), key.clone()));
+        if new == *old && !stale {
             return Ok(old);
         }
-        let key = (ns.to_owned(), name.to_owned());
         let held = meta::finalizers(&new).next().is_some()
             || new["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty())
             || new["metadata"].get("deletionGracePeriodSeconds").is_some_and(|g| g != 0);

@@ -18,7 +18,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 
 /// Upstream's `groupPriorityMinimum` and `versionPriority` of the stable version, group by group.
-const PRIORITIES: [(&str, i64, i64); 22] = [
+const PRIORITIES: [(&str, i64, i64); 23] = [
     ("", 18_000, 1),
     ("apiregistration.k8s.io", 18_000, 18),
     ("apps", 17_800, 15),
@@ -40,6 +40,7 @@ const PRIORITIES: [(&str, i64, i64); 22] = [
     ("discovery.k8s.io", 16_200, 15),
     ("flowcontrol.apiserver.k8s.io", 16_100, 21),
     ("resource.k8s.io", 15_900, 20),
+    ("storagemigration.k8s.io", 15_800, 15),
     ("metrics.k8s.io", 100, 100),
 ];
 

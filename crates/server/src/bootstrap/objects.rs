@@ -90,9 +90,11 @@ pub async fn write(server: &Arc<Server>) -> Result<(), ApiError> {
     let writer = Writer { registry: &server.registry, call: Call::new(user, "kube-apiserver") };
     let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     try_join_all(NAMESPACES.map(|name| writer.ensure("", "namespaces", namespace(name), keep))).await?;
+    let migrator = server.registry.row("storagemigration.k8s.io", "storageversionmigrations").ok();
     try_join_all(
         policy::objects()
             .into_iter()
+            .chain(migrator.into_iter().flat_map(|_| policy::migrator()))
             .map(|o| writer.ensure("rbac.authorization.k8s.io", o.resource, o.object, policy::reconcile)),
     )
     .await?;

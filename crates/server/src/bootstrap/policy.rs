@@ -18,11 +18,26 @@ pub struct PolicyObject {
     pub object: Value,
 }
 
+/// What the storage migrator may, where it runs (upstream adds it with its feature gate).
+const MIGRATOR: &str = "controller storage-version-migrator-controller
+  create,list,patch * *
+  update storagemigration.k8s.io storageversionmigrations/status
+";
+
 /// All bootstrap objects, aggregated roles already filled in. Roles come before bindings.
 pub fn objects() -> Vec<PolicyObject> {
+    read(TABLE)
+}
+
+/// The objects that go with storage migration.
+pub fn migrator() -> Vec<PolicyObject> {
+    read(MIGRATOR)
+}
+
+fn read(table: &str) -> Vec<PolicyObject> {
     let mut roles: Vec<PolicyObject> = vec![];
     let mut bindings: Vec<PolicyObject> = vec![];
-    for line in TABLE.lines() {
+    for line in table.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.split_first() {
             None | Some((&"#", _)) => {}
@@ -224,7 +239,7 @@ mod tests {
 
     #[test]
     fn every_line_of_the_table_is_understood() {
-        for line in TABLE.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#')) {
+        for line in TABLE.lines().chain(MIGRATOR.lines()).filter(|l| !l.trim().is_empty() && !l.starts_with('#')) {
             let words: Vec<&str> = line.split_whitespace().collect();
             let good = match words[0] {
                 "role" => words.len() >= 2,

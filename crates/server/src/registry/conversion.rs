@@ -5,7 +5,7 @@
 //! webhook a version is another `apiVersion`; with one the webhook is asked (`apiextensions.k8s.io/v1` ConversionReview),
 //! many objects at a time.
 
-use super::{Registry, codec};
+use super::{Registry, codec, keys};
 use crate::handlers::fresh_uid;
 use crate::outbound::Extension;
 use caravel_api::decode::{self, Target, Unknown};
@@ -132,6 +132,17 @@ impl Registry {
     fn must_change(&self, kind: &Kind, entry: &Entry) -> bool {
         let Some(custom) = &kind.custom else { return false };
         custom.reshape || !codec::is_version(&entry.value, &kind.api_version())
+    }
+
+    /// Whether an object is stored otherwise than it would be today: in a version that is not the storage version any more, not
+    /// pruned and defaulted as today's schema does (`shown` is the entry in `kind`'s version), or not sealed with the newest
+    /// key. A write that changes nothing is done all the same then: so storage is migrated.
+    pub(super) fn is_stale(&self, kind: &Kind, raw: &Entry, shown: &Entry) -> bool {
+        if kind.custom.is_none() {
+            return keys::may_be_sealed(kind) && !self.is_sealed_newly(&raw.value);
+        }
+        let old_version = !codec::is_version(&raw.value, &kind.storage_api_version());
+        old_version || (kind.is_stored_form() && raw.value != shown.value)
     }
 
     /// The stored object with the defaults that its stored version has today.

@@ -88,8 +88,9 @@ impl Registry {
                 }
                 return self.create_through_update(call, update).await;
             };
-            let entry = self.in_version(kind, entry).await?;
-            match self.update_once(call, &update, &key, &entry).await {
+            let raw = entry;
+            let entry = self.in_version(kind, raw.clone()).await?;
+            match self.update_once(call, &update, &key, &entry, &raw).await {
                 Err(Again::Stale) => at = At::Latest,
                 Err(Again::Never(error)) => return Err(error),
                 Ok(stored) => return Ok(stored),
@@ -168,6 +169,7 @@ impl Registry {
         update: &Update<'_>,
         key: &str,
         entry: &Arc<Entry>,
+        raw: &Entry,
     ) -> Result<Stored, Again> {
         let Update { kind, namespace, name, subresource, options, .. } = *update;
         let old = self.parse(kind, entry)?;
@@ -223,7 +225,8 @@ impl Registry {
         chain.validate(&request, &context).await?;
         let object = request.object.take().unwrap_or_default();
         let old = request.old.take().unwrap_or_default();
-        if fields::same(&object, &old) && !matches!(update.change, Change::Rewrite) {
+        let rewrites = matches!(update.change, Change::Rewrite) || self.is_stale(kind, raw, entry);
+        if !rewrites && fields::same(&object, &old) {
             return Ok(Stored { entry: entry.clone(), created: false });
         }
         self.commit_update(update, key, entry, object, &old).await

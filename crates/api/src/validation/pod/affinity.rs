@@ -89,8 +89,9 @@ fn label_keys(out: &mut Out, at: Path, term: &Value, field: &str) {
 
 /// `spec.topologySpreadConstraints`.
 pub(super) fn spread(out: &mut Out, list: Path, spec: &Value) {
-    let mut seen: Vec<(&str, &str)> = Vec::new();
-    for (i, one) in items(spec, "topologySpreadConstraints").iter().enumerate() {
+    let all = items(spec, "topologySpreadConstraints");
+    let pair = |one| (text(one, "topologyKey"), text(one, "whenUnsatisfiable"));
+    for (i, one) in all.iter().enumerate() {
         let at = list.index(i);
         let skew = int(one, "maxSkew").unwrap_or(0);
         if skew <= 0 {
@@ -103,14 +104,16 @@ pub(super) fn spread(out: &mut Out, list: Path, spec: &Value) {
             invalid_all(out, &at.child("topologyKey"), key, names::qualified_name(key));
         }
         let when = text(one, "whenUnsatisfiable");
-        one_of(out, &at.child("whenUnsatisfiable"), when, &["DoNotSchedule", "ScheduleAnyway"]);
-        if seen.contains(&(key, when)) {
+        if !matches!(when, "DoNotSchedule" | "ScheduleAnyway") {
+            let words = ["DoNotSchedule", "ScheduleAnyway"];
+            out.push(FieldError::not_supported(&at.child("whenUnsatisfiable"), when, &words));
+        }
+        if all[i + 1..].iter().any(|other| pair(other) == (key, when)) {
             out.push(FieldError::duplicate(
                 &at.child("{topologyKey, whenUnsatisfiable}"),
                 format!("{{{key}, {when}}}"),
             ));
         }
-        seen.push((key, when));
         if let Some(domains) = int(one, "minDomains") {
             if domains <= 0 {
                 out.push(FieldError::invalid(&at.child("minDomains"), domains, "must be greater than 0"));

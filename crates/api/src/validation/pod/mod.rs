@@ -238,7 +238,7 @@ fn resource_claims(out: &mut Out, at: Path, spec: &Value) {
 }
 
 /// Whether the restart policy of a template suits a workload that keeps its pods running.
-pub(super) fn must_restart_always(out: &mut Out, at: Path, template: &Value) {
+pub(super) fn must_restart_always(out: &mut Out, at: Path, template: &Value, kind: &str) {
     let spec_at = at.child("spec");
     let policy = text(child(template, "spec"), "restartPolicy");
     if policy != "Always" {
@@ -247,7 +247,7 @@ pub(super) fn must_restart_always(out: &mut Out, at: Path, template: &Value) {
     if has(child(template, "spec"), "activeDeadlineSeconds") {
         out.push(FieldError::forbidden(
             &spec_at.child("activeDeadlineSeconds"),
-            "activeDeadlineSeconds in ReplicaSet is not Supported",
+            format!("activeDeadlineSeconds in {kind} is not Supported"),
         ));
     }
 }
