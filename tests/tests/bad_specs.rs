@@ -210,6 +210,14 @@ fn what_is_impossible_is_refused() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+    // What is no quantity is no Pod.
+    for amount in ["1x", "much", "1.5.2", "--1", ""] {
+        let mut pod = base("pods").1;
+        pod["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": amount}});
+        let (code, said) = ns.objects("v1", "pods").try_create(&pod);
+        let message = said["message"].as_str().unwrap_or_default();
+        assert!(code == 400 && message.contains("quantities must match"), "{amount:?}: {code} {message}");
+    }
 }
 
 /// 30 February never comes: the CronJob is there, makes nothing, and is not written again.

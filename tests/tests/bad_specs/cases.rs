@@ -225,7 +225,7 @@ pub fn jobs() -> Vec<Case> {
         job(json!({"ttlSecondsAfterFinished": -1}), "spec.ttlSecondsAfterFinished", NEGATIVE),
         job(json!({"completionMode": "Some"}), "spec.completionMode", "supported values: \"NonIndexed\", \"Indexed\""),
         job(
-            json!({"completionMode": "Indexed", "completions": null}),
+            json!({"completionMode": "Indexed", "parallelism": 1}),
             "spec.completions",
             "when completion mode is Indexed",
         ),

@@ -1,8 +1,6 @@
 //! Jobs and CronJobs (upstream's `pkg/apis/batch/validation`).
 
-use super::check::{
-    Out, Path, child, flag, has, immutable, int, invalid_all, items, map, non_negative, one_of, same, text,
-};
+use super::check::{Out, Path, child, flag, has, immutable, int, invalid_all, items, non_negative, one_of, same, text};
 use super::pod::{self, template};
 use super::selectors;
 use super::workloads::matches_template;

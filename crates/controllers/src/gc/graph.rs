@@ -26,6 +26,13 @@ struct Place {
     namespace: Arc<str>,
 }
 
+impl Place {
+    /// Whether an object in `namespace` may look for its owner here: owners in namespaces own what is in the same one.
+    fn may_own(&self, namespace: &str) -> bool {
+        self.namespace.is_empty() || &*self.namespace == namespace
+    }
+}
+
 /// An object that has owners or is being deleted in company with its dependents.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -103,12 +110,12 @@ impl Graph {
             let freed = |(o, blocked): &(Uid, bool)| *blocked && !new.owners.contains(&(*o, true));
             let waiting = |o: &Uid| self.nodes.get(o).is_some_and(|n| n.foreground);
             wake.extend(before.iter().filter(|o| freed(o)).map(|o| o.0).filter(waiting).map(Wake::Delete));
-            // An owner that is unknown may not exist; one that waits for its dependents has a new one.
+            // An owner that is unknown may not exist, nor one that is elsewhere count; one that waits for its dependents has a new one.
             let added = new.owners.iter().filter(|o| !before.contains(o)).map(|o| o.0);
             for o in added {
                 if waiting(&o) {
                     wake.push(Wake::Delete(uid));
-                } else if !self.known.contains_key(&o) {
+                } else if !self.known.get(&o).is_some_and(|place| place.may_own(&new.namespace)) {
                     wake.push(Wake::Unseen(uid));
                 }
             }
@@ -231,6 +238,21 @@ mod tests {
         g.upsert(0, &meta("rs", &[], None));
         assert!(g.exists(Uid::of("rs"), 0, true, "ns"));
         assert!(!g.exists(Uid::of("rs"), 0, true, "other"), "owners do not reach across namespaces");
+    }
+
+    #[test]
+    fn an_owner_in_another_namespace_is_looked_into() {
+        let mut g = Graph::default();
+        g.upsert(0, &meta("rs", &[], None));
+        g.upsert(2, &ObjectMeta { namespace: None, ..meta("node", &[], None) });
+        for (namespace, owner, wakes) in
+            [(Some("far"), "rs", true), (None, "rs", true), (Some("ns"), "rs", false), (Some("far"), "node", false)]
+        {
+            let mut g = Graph { known: g.known.clone(), ..Graph::default() };
+            let dependent = ObjectMeta { namespace: namespace.map(Into::into), ..meta("pod", &[(owner, false)], None) };
+            let wake = g.upsert(1, &dependent);
+            assert_eq!(wake == [Wake::Unseen(Uid::of("pod"))], wakes, "{namespace:?} {owner}: {wake:?}");
+        }
     }
 
     #[test]

@@ -179,7 +179,7 @@ fn scheduling_gates(out: &mut Out, at: Path, spec: &Value) {
     let mut seen = Vec::new();
     for (i, gate) in items(spec, "schedulingGates").iter().enumerate() {
         let name = text(gate, "name");
-        invalid_all(out, &at.index(i).child("name"), name, names::qualified_name(name));
+        invalid_all(out, &at.index(i), name, names::qualified_name(name));
         if seen.contains(&name) {
             out.push(FieldError::duplicate(&at.index(i), name));
         }

@@ -58,9 +58,9 @@ fn host_network(out: &mut Out, at: Path, spec: &Value) {
             let (inside, outside) = (int(port, "containerPort"), int(port, "hostPort").unwrap_or(0));
             if outside != 0 && Some(outside) != inside {
                 out.push(FieldError::invalid(
-                    &ports.index(j).child("containerPort"),
-                    inside.unwrap_or(0),
-                    "must match `hostPort` when `hostNetwork` is true",
+                    &ports.index(j).child("hostPort"),
+                    outside,
+                    "must match `containerPort` when `hostNetwork` is true",
                 ));
             }
         }
