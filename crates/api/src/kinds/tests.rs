@@ -162,7 +162,8 @@ fn definitions_become_rows() {
 #[test]
 fn what_is_off_by_default_can_be_served() {
     let mut table = KindTable::builtin();
-    let served = |table: &KindTable| table.resource("storagemigration.k8s.io", "v1beta1", "storageversionmigrations").is_some();
+    let served =
+        |table: &KindTable| table.resource("storagemigration.k8s.io", "v1beta1", "storageversionmigrations").is_some();
     assert!(!served(&table));
     assert!(table.serve("storagemigration.k8s.io", "v1beta1"));
     assert!(served(&table));

@@ -134,15 +134,14 @@ impl Registry {
         custom.reshape || !codec::is_version(&entry.value, &kind.api_version())
     }
 
-    /// Whether an object is stored otherwise than it would be today: in a version that is not the storage version any more, not
-    /// pruned and defaulted as today's schema does (`shown` is the entry in `kind`'s version), or not sealed with the newest
-    /// key. A write that changes nothing is done all the same then: so storage is migrated.
-    pub(super) fn is_stale(&self, kind: &Kind, raw: &Entry, shown: &Entry) -> bool {
-        if kind.custom.is_none() {
-            return keys::may_be_sealed(kind) && !self.is_sealed_newly(&raw.value);
+    /// Whether an object is stored otherwise than it would be today: in a version that is not the storage version any more, or
+    /// not sealed with the newest key. A write that changes nothing is done all the same then: so storage is migrated. It is
+    /// in today's form afterwards, so whoever writes the same again and again writes once.
+    pub(super) fn is_stale(&self, kind: &Kind, raw: &Entry) -> bool {
+        match &kind.custom {
+            Some(_) => !codec::is_version(&raw.value, &kind.storage_api_version()),
+            None => keys::may_be_sealed(kind) && !self.is_sealed_newly(&raw.value),
         }
-        let old_version = !codec::is_version(&raw.value, &kind.storage_api_version());
-        old_version || (kind.is_stored_form() && raw.value != shown.value)
     }
 
     /// The stored object with the defaults that its stored version has today.

@@ -225,7 +225,7 @@ impl Registry {
         chain.validate(&request, &context).await?;
         let object = request.object.take().unwrap_or_default();
         let old = request.old.take().unwrap_or_default();
-        let rewrites = matches!(update.change, Change::Rewrite) || self.is_stale(kind, raw, entry);
+        let rewrites = matches!(update.change, Change::Rewrite) || self.is_stale(kind, raw);
         if !rewrites && fields::same(&object, &old) {
             return Ok(Stored { entry: entry.clone(), created: false });
         }
