@@ -62,7 +62,7 @@ fn condition<'a>(object: &'a Value, kind: &str) -> &'a Value {
 
 fn ended(w: &World, name: &str, how: &str) -> Result<u64, String> {
     let one = w.get(GROUP, PLURAL, "", name).ok_or("a migration is gone")?;
-    expect(name, &condition(one, how)["status"], &json!("True")).map_err(|e| format!("{e}: {}", one["status"]))?;
+    expect(name, &condition(one, how)["status"], json!("True")).map_err(|e| format!("{e}: {}", one["status"]))?;
     let running = condition(one, "Running");
     expect(name, running.is_null() || running["status"] == "False", true)?;
     Ok(one["status"]["resourceVersion"].as_str().and_then(|r| r.parse().ok()).unwrap_or(0))
@@ -119,7 +119,7 @@ fn storage_migrations() {
             expect("widgets", w.all("example.com", "widgets").len(), 11)?;
             expect("the revision is noted", reach > 0, true)?;
             let definition = w.get(DEFINITIONS.0, DEFINITIONS.1, "", DEFINITION).ok_or("the definition is gone")?;
-            expect("stored", &definition["status"]["storedVersions"], &json!(["v2"]))?;
+            expect("stored", &definition["status"]["storedVersions"], json!(["v2"]))?;
             let says = condition(definition, "StorageMigrating");
             expect("says", (&says["status"], &says["reason"]), (&json!("False"), &json!("MigrationSucceeded")))
         },
