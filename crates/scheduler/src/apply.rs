@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::Config;
 use crate::extend::{CallError, Extenders};
@@ -80,6 +81,7 @@ impl Applier {
     }
 
     /// Binds a pod to the node on which it is assumed. Undoes the assumption when that fails.
+    /// `permit` is for as long as the scheduler itself has something to do for it.
     /// `timeouts` is how long its volumes' claims may take to be bound, and its devices to be ready.
     pub async fn bind(
         &self,
@@ -88,12 +90,14 @@ impl Applier {
         bindings: Vec<Binding>,
         bookings: Vec<Booking>,
         timeouts: (Duration, Duration),
+        permit: OwnedSemaphorePermit,
     ) {
         let mut made = None;
+        let mut permit = Some(permit);
         let result = async {
             self.bind_volumes(&node, &bindings, timeouts.0).await?;
             let claims = self.book(&pod, &bookings, &mut made).await?;
-            self.await_devices(&pod, &node, &claims, timeouts.1).await?;
+            self.await_devices(&pod, &node, &claims, timeouts.1, &mut permit).await?;
             match self.extenders.binder(&pod) {
                 Some(extender) => Ok(extender.bind(&pod, &node).await?),
                 None => self.post_binding(&pod, &node).await,

@@ -26,11 +26,13 @@ pub struct Weights {
     pub balanced: i64,
     /// Images that are there.
     pub images: i64,
+    /// Devices that are rather wanted than others.
+    pub devices: i64,
 }
 
 impl Default for Weights {
     fn default() -> Self {
-        Self { taints: 3, node_affinity: 2, spread: 2, interpod: 2, fit: 1, balanced: 1, images: 1 }
+        Self { taints: 3, node_affinity: 2, spread: 2, interpod: 2, fit: 1, balanced: 1, images: 1, devices: 1 }
     }
 }
 

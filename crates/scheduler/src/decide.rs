@@ -391,7 +391,13 @@ pub fn score(state: &mut State, profile: &Profile, prepared: &Prepared, pod: &Po
     if weights.interpod > 0 && !nobody_asks {
         add(weights.interpod, interpod::score(state, pod, profile.hard_affinity_weight, nodes).unwrap_or_default());
     }
-    debug_assert!(total.iter().all(|s| *s <= 7 * MAX_SCORE * 100), "seven scores, each with a weight of at most 100");
+    if weights.devices > 0 && prepared.devices.prefers() {
+        let mut scores: Vec<_> =
+            nodes.iter().map(|id| devices::score(state, &prepared.devices, state.node(*id))).collect();
+        normalize(&mut scores, false);
+        add(weights.devices, scores);
+    }
+    debug_assert!(total.iter().all(|s| *s <= 8 * MAX_SCORE * 100), "eight scores, each with a weight of at most 100");
     total
 }
 

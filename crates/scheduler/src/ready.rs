@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::apply::{Applier, ApplyError};
 use crate::devices::binding::Readiness;
@@ -56,12 +57,15 @@ impl Applier {
         node: &str,
         keys: &[PodKey],
         timeout: Duration,
+        permit: &mut Option<OwnedSemaphorePermit>,
     ) -> Result<(), ApplyError> {
         if keys.is_empty() {
             return Ok(());
         }
         let look = || self.shared.with(|core, _| judge(&core.state.devices, keys)).map_err(ApplyError::NotReady);
         let Verdict::Waiting(_, since) = look()? else { return Ok(()) };
+        // Drivers may take minutes: others are bound meanwhile.
+        permit.take();
         let note = format!("waiting for binding conditions for device on node {node}");
         self.event(&pod.scheduler, pod, "Normal", "BindingConditionsPending", "Scheduling", &note);
         let all_ready = async {

@@ -173,8 +173,7 @@ fn one(
             let name = core.state.node(node).name.clone();
             let (applier, timeouts) = (hands.applier.clone(), (profile.bind_timeout, profile.device_timeout));
             hands.runtime.spawn(async move {
-                applier.bind(pod, (node, name), bindings, bookings, timeouts).await;
-                drop(permit);
+                applier.bind(pod, (node, name), bindings, bookings, timeouts, permit).await;
             });
         }
         Decision::Nowhere(failure) => {

@@ -97,7 +97,7 @@ const ROWS: [Row; 20] = {
         row("NodeResourcesBalancedAllocation", &[Score], &["preScore"]),
         row("ImageLocality", &[Score], &[]),
         row("DefaultBinder", &[Bind], &[]),
-        row("DynamicResources", &[PreEnqueue, Filter, PostFilter], &["preFilter", "reserve", "preBind"]),
+        row("DynamicResources", &[PreEnqueue, Filter, PostFilter, Score], &["preFilter", "reserve", "preBind"]),
         row("NodeDeclaredFeatures", &[Filter], &["preFilter"]),
     ]
 };
@@ -147,6 +147,7 @@ fn weight_of<'a>(weights: &'a mut Weights, name: &str) -> Option<&'a mut i64> {
         "NodeResourcesFit" => &mut weights.fit,
         "NodeResourcesBalancedAllocation" => &mut weights.balanced,
         "ImageLocality" => &mut weights.images,
+        "DynamicResources" => &mut weights.devices,
         _ => return None,
     })
 }

@@ -10,7 +10,7 @@ use crate::devices::claim::{Allocation, Claim, Class, Compiled};
 use crate::devices::extended::{Special, Variant};
 use crate::devices::pools::Pools;
 use crate::devices::result;
-use crate::devices::search::{Picks, Problem, Wanted, search};
+use crate::devices::search::{Pick, Picks, Problem, Wanted, search};
 use crate::devices::state::Devices;
 use crate::devices::{MAX_RESERVED, claim};
 use crate::model::{NodeInfo, NodeRule, PodInfo};
@@ -22,6 +22,9 @@ pub const NO_DEVICES: u32 = 0;
 pub const ELSEWHERE: u32 = 1;
 /// Detail of a rejection: an earlier attempt left a claim for the pod's extended resources behind, which is to go first.
 pub const STALE: u32 = 2;
+
+/// Most alternatives of one request (`FirstAvailableDeviceRequestMaxSize`).
+const MAX_ALTERNATIVES: i64 = 8;
 
 /// What a pod's claims demand, ready for filtering.
 #[derive(Debug, Default)]
@@ -63,6 +66,11 @@ impl Prepared {
     /// What is to be allocated on a node: all claims that have no devices yet, and the one for extended resources that the node lacks.
     fn on(&self, node: &NodeInfo) -> Option<Arc<Variant>> {
         self.special.as_ref().and_then(|special| special.on(node, &self.wanted))
+    }
+
+    /// Whether some request has alternatives, of which the earlier ones are liked better.
+    pub fn prefers(&self) -> bool {
+        self.wanted.iter().flat_map(|w| &w.requests).any(|alternatives| alternatives.len() > 1)
     }
 
     /// What was found to be wrong, if anything.
@@ -173,6 +181,20 @@ pub fn filter(state: &State, prepared: &Prepared, node: &NodeInfo) -> Result<(),
             reject(NO_DEVICES)
         }
     }
+}
+
+/// How much the devices are liked that the pod would get on a node: of each request with alternatives, the earlier the more (KEP-4816).
+pub fn score(state: &State, prepared: &Prepared, node: &NodeInfo) -> i64 {
+    let special = prepared.on(node);
+    let claims = special.as_ref().map_or(&prepared.wanted, |s| &s.claims);
+    let problem = problem(state, prepared, claims, node);
+    let picks = search(&problem).ok().flatten().unwrap_or_default();
+    let of_claim = |(wanted, picks): (&Wanted, &Vec<Pick<'_>>)| -> i64 {
+        let several = wanted.claim.wants.requests.iter().filter(|all| all.iter().any(|a| a.main() != &*a.name));
+        let place = |all: &Vec<claim::Request>| all.iter().position(|a| picks.iter().any(|p| p.request.name == a.name));
+        several.filter_map(place).map(|i| MAX_ALTERNATIVES - i as i64).sum()
+    };
+    claims.iter().zip(&picks).map(of_claim).sum()
 }
 
 /// What is to be written when the pod goes to a node that passed the filter.

@@ -155,6 +155,36 @@ fn new_classes_and_devices_wake_who_waits() {
 }
 
 #[test]
+fn the_better_alternative_is_preferred() {
+    let mut s = cluster();
+    devices(&mut s, "b", &[device("n1", "net")]);
+    devices(&mut s, "c", &[device("n2", "net")]);
+    let ask = |first: &str, second: &str| {
+        let claim: resource::ResourceClaim =
+            from(json!({"metadata": {"name": "c", "namespace": "default", "uid": "c"},
+            "spec": {"devices": {"requests": [{"name": "r", "firstAvailable": [
+                {"name": "one", "deviceClassName": first}, {"name": "two", "deviceClassName": second}]}]}}}));
+        Claim::new(&claim)
+    };
+    let wants = pod("p").spec("resourceClaims", json!([{"name": "c", "resourceClaimName": "c"}]));
+    for (first, second, want) in [("gpu", "net", [8, 7, 7]), ("net", "gpu", [8, 8, 8])] {
+        let claim = ask(first, second);
+        let key = claim.key.clone();
+        s.devices.set_claim(&key, Some(claim));
+        let prepared = prepare(&mut s.devices, &wants.info()).unwrap();
+        assert!(prepared.prefers());
+        let of = |name: &str| score(&s, &prepared, s.node(s.find(name).unwrap()));
+        assert_eq!(["a", "b", "c"].map(of), want, "{first} before {second}");
+    }
+    let claim = ask("gpu", "net");
+    let key = claim.key.clone();
+    s.devices.set_claim(&key, Some(claim));
+    // Others would like `a` less: it is the fullest.
+    s.set_pod(pod("q").cpu(8000).on("a").info());
+    assert_eq!(go(&mut s, &wants).unwrap().0, "a");
+}
+
+#[test]
 fn a_profile_without_the_plug_in_leaves_it_to_the_node() {
     let mut s = cluster();
     let mut profile = Profile::named("x");
