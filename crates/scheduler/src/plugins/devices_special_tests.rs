@@ -179,8 +179,8 @@ fn the_better_alternative_is_preferred() {
     let claim = ask("gpu", "net");
     let key = claim.key.clone();
     s.devices.set_claim(&key, Some(claim));
-    // Others would like `a` less: it is the fullest.
-    s.set_pod(pod("q").cpu(8000).on("a").info());
+    // The others would be liked better: they are emptier.
+    s.set_pod(pod("q").cpu(500).on("a").info());
     assert_eq!(go(&mut s, &wants).unwrap().0, "a");
 }
 
