@@ -90,6 +90,8 @@ async fn one(scenario: &Scenario, seed: u64) {
     stop.cancel();
     let _ = lives.await;
     kubelets.abort();
+    // Informers and what listens to them hold each other, for a program's life; ten thousand worlds are too many to keep.
+    *shared.world.lock() = World::new();
 }
 
 /// The controllers, life after life: each ends in the middle of some write, until the faults are over.
