@@ -13,6 +13,8 @@ pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 pub const CONTAINER_HASH: &str = "io.kubernetes.container.hash";
 /// How often the container was restarted before.
 pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
+/// How often all containers of the Pod were restarted before this one was made (KEP-5532); absent for never.
+pub const LIFE: &str = "caravel.dev/pod-life";
 /// Where in the container its last words are.
 pub const TERMINATION_PATH: &str = "io.kubernetes.container.terminationMessagePath";
 /// `File` or `FallbackToLogsOnError`.

@@ -26,6 +26,8 @@ use graph::{FOREGROUND, Graph, Node, ORPHAN, ResourceId, Uid, Wake};
 const WORKERS: usize = 10;
 /// How long an owner's watch may lag behind its dependents' before the owner is asked for.
 const LAG: Duration = Duration::from_secs(1);
+/// An owner of a kind that cannot be followed is asked for again after this long.
+const UNFOLLOWED: Duration = Duration::from_secs(300);
 /// Owners known to be absent that are remembered.
 const ABSENT: usize = 1000;
 
@@ -189,18 +191,20 @@ impl Collector {
         if node.foreground {
             return self.finish_foreground(uid, &node, &api, &live.metadata).await;
         }
-        let mut owners = vec![];
+        let (mut owners, mut again) = (vec![], None);
         for o in live.metadata.owner_references.iter().flatten() {
-            owners.push(self.judge_owner(o, &node, &resource).await?);
+            let (owner, recheck) = self.judge_owner(o, &node, &resource).await?;
+            owners.push(owner);
+            again = again.into_iter().chain(recheck).min();
         }
         let dependents: Vec<Uid> = self.shared.graph.lock().dependents_of(uid).collect();
         let policy = match decide(&live.metadata, &owners, !dependents.is_empty()) {
-            Verdict::Keep => return Ok(None),
+            Verdict::Keep => return Ok(again),
             Verdict::Unlink(rest) => {
                 let patch = json!({"metadata": {
                     "resourceVersion": live.metadata.resource_version, "uid": live.metadata.uid, "ownerReferences": rest}});
                 patch_metadata(&api, &node.name, patch).await?;
-                return Ok(None);
+                return Ok(again);
             }
             Verdict::DeleteForeground => {
                 self.break_circle(&dependents, &live.metadata, &api, &node).await?;
@@ -268,8 +272,14 @@ impl Collector {
         Ok(())
     }
 
-    /// What became of an owner, by a live look when the graph does not know it.
-    async fn judge_owner(&self, o: &OwnerReference, node: &Node, dependent: &Resource) -> anyhow::Result<Owner> {
+    /// What became of an owner, by a live look when the graph does not know it; and when to ask again, for one that is there and that
+    /// the graph has yet to meet: if it goes before its watch sees it, nobody will tell.
+    async fn judge_owner(
+        &self,
+        o: &OwnerReference,
+        node: &Node,
+        dependent: &Resource,
+    ) -> anyhow::Result<(Owner, Option<Duration>)> {
         let owner = Uid::of(&o.uid);
         let Some((id, resource)) = self.shared.owner_resource(o) else {
             // The kind may come back; nothing is deleted for its sake.
@@ -283,20 +293,20 @@ impl Collector {
         if resource.namespaced && !dependent.namespaced {
             // A cluster-wide object cannot have an owner in a namespace: the reference is invalid and nothing is done for it.
             self.warn_namespace(o, node, dependent, "is namespaced, but its dependent is not");
-            return Ok(Owner::Solid);
+            return Ok((Owner::Solid, None));
         }
         {
             let graph = self.shared.graph.lock();
             if graph.node(owner).is_some_and(|n| n.foreground) {
-                return Ok(Owner::Waiting);
+                return Ok((Owner::Waiting, None));
             }
             if graph.exists(owner, id, resource.namespaced, &node.namespace) {
-                return Ok(Owner::Solid);
+                return Ok((Owner::Solid, None));
             }
         }
         let place = (owner, if resource.namespaced { node.namespace.to_string() } else { String::new() });
         if self.absent.lock().contains(&place) {
-            return Ok(Owner::Absent);
+            return Ok((Owner::Absent, None));
         }
         let api = resource.objects(&self.shared.client, &place.1);
         let live = api.get_metadata_opt(&o.name).await?;
@@ -307,10 +317,12 @@ impl Collector {
                     self.warn_namespace(o, node, dependent, "does not exist in the dependent's namespace");
                 }
                 self.remember_absent(place);
-                Owner::Absent
+                (Owner::Absent, None)
             }
-            Some(l) if l.metadata.deletion_timestamp.is_some() && has(&l.metadata, FOREGROUND) => Owner::Waiting,
-            Some(_) => Owner::Solid,
+            Some(l) if l.metadata.deletion_timestamp.is_some() && has(&l.metadata, FOREGROUND) => {
+                (Owner::Waiting, None)
+            }
+            Some(_) => (Owner::Solid, Some(if monitor::collectable(&resource) { LAG } else { UNFOLLOWED })),
         })
     }
 

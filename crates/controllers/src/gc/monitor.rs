@@ -87,7 +87,8 @@ pub async fn follow(shared: Arc<Shared>, stop: CancellationToken) {
     }
 }
 
-fn collectable(r: &Resource) -> bool {
+/// Whether a resource is followed.
+pub fn collectable(r: &Resource) -> bool {
     let is = |l: &[(&str, &str)]| l.contains(&(r.api.group.as_str(), r.api.plural.as_str()));
     r.can("delete") && r.can("list") && r.can("watch") && !is(&IGNORED)
 }

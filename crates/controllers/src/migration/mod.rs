@@ -40,6 +40,8 @@ const AT_A_TIME: usize = 16;
 /// A resource that is not there may be one that was defined just now: for so long it is looked for.
 const PATIENCE: i64 = 60;
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How long the cache is waited for when it is behind.
+const BEHIND: Duration = Duration::from_millis(100);
 
 /// Runs the controller.
 ///
@@ -78,12 +80,18 @@ struct Migrator {
 impl Migrator {
     /// Brings the migrations of one resource to their end, one after the other.
     async fn reconcile(&self, mut all: Vec<StorageVersionMigration>) -> Outcome {
+        let api = self.migrations();
         loop {
             let (at, starts) = match plan(&all) {
                 Step::Rest => return Ok(None),
                 Step::Start(at) => (at, true),
                 Step::Move(at) => (at, false),
             };
+            // The cache may be behind, and the definition is written before the migration: it would tell of one that has ended.
+            let live = api.get_opt(name(&all[at])).await?;
+            if live.is_none_or(|l| l.metadata.resource_version != all[at].metadata.resource_version) {
+                return Ok(Some(BEHIND));
+            }
             let Some(resource) = self.find(&all[at]).await? else {
                 let age = (self.now)().duration_since(created(&all[at])).as_secs();
                 if age < PATIENCE {
@@ -213,7 +221,11 @@ impl Migrator {
     }
 
     async fn write(&self, next: &StorageVersionMigration) -> anyhow::Result<StorageVersionMigration> {
-        Ok(put_status(&Api::all(self.client.clone()), next).await?)
+        Ok(put_status(&self.migrations(), next).await?)
+    }
+
+    fn migrations(&self) -> Api<StorageVersionMigration> {
+        Api::all(self.client.clone())
     }
 
     fn text_now(&self) -> String {

@@ -14,6 +14,8 @@ use crate::pod::spec;
 pub struct Around {
     /// How often it was started before.
     pub attempt: u32,
+    /// The life of the Pod's containers that it is of.
+    pub life: u32,
     /// The image in the runtime.
     pub image: rt::Image,
     /// Its environment.
@@ -50,7 +52,7 @@ pub fn config(pod: &Pod, c: &Container, around: Around) -> Result<rt::ContainerC
         security: security::container(pod, c, &around.given),
         resources: resources(pod, c, around.memory_capacity, around.cgroup_v2),
         labels: labels(pod, c),
-        annotations: annotations(pod, c, around.attempt),
+        annotations: annotations(pod, c, around.attempt, around.life),
         log_path: log_path(&c.name, around.attempt),
         envs: around.env,
         mounts: around.mounts,
@@ -92,7 +94,7 @@ fn labels(pod: &Pod, c: &Container) -> rt::StringMap {
     .collect()
 }
 
-fn annotations(pod: &Pod, c: &Container, attempt: u32) -> rt::StringMap {
+fn annotations(pod: &Pod, c: &Container, attempt: u32, life: u32) -> rt::StringMap {
     let grace = pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds).unwrap_or(30);
     let mut all = rt::StringMap::from([
         (names::CONTAINER_HASH.to_owned(), spec::hash(c)),
@@ -104,6 +106,9 @@ fn annotations(pod: &Pod, c: &Container, attempt: u32) -> rt::StringMap {
         (names::TERMINATION_POLICY.to_owned(), c.termination_message_policy.clone().unwrap_or_else(|| "File".into())),
         (names::GRACE_PERIOD.to_owned(), grace.to_string()),
     ]);
+    if life > 0 {
+        all.insert(names::LIFE.to_owned(), life.to_string());
+    }
     if let Some(hook) =
         c.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref()).and_then(|h| serde_json::to_string(h).ok())
     {

@@ -4,6 +4,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+/// An event that is further in the future than this, ns, was noted before the clock was set back.
+const CLOCK_STEP: i64 = 2_000_000_000;
+
 /// The delays of one Pod's containers, or of a node's image pulls. Keys are the caller's.
 #[derive(Debug, Clone)]
 pub struct Backoff {
@@ -25,10 +28,10 @@ impl Backoff {
     }
 
     /// When the wait that `event` (ns) started is over, and how long it is in all; `None` if it is over or there is
-    /// none.
+    /// none. An event of the future is one from before the clock was set back: nobody waits for that moment again.
     pub fn until(&self, key: &str, event: i64, now: i64) -> Option<(i64, Duration)> {
         let e = self.entries.get(key)?;
-        if self.expired(e, event) {
+        if self.expired(e, event) || event > now.saturating_add(CLOCK_STEP) {
             return None;
         }
         let end = event.saturating_add(nanos(e.delay));
@@ -46,7 +49,7 @@ impl Backoff {
 
     /// When the wait noted last is over; `None` if it is. For things that wait from their failure on.
     pub fn waiting(&self, key: &str, now: i64) -> Option<i64> {
-        let e = self.entries.get(key)?;
+        let e = self.entries.get(key).filter(|e| e.updated <= now.saturating_add(CLOCK_STEP))?;
         let end = e.updated.saturating_add(nanos(e.delay));
         (now < end).then_some(end)
     }
@@ -97,6 +100,14 @@ mod tests {
             b.next("c", t, over);
             t = over;
         }
+    }
+
+    #[test]
+    fn a_clock_set_back_makes_nobody_wait() {
+        let mut b = Backoff::new(Duration::from_secs(10), Duration::from_secs(300));
+        b.next("c", 5000 * S, 5000 * S);
+        assert_eq!(b.until("c", 5001 * S, 1000 * S), None);
+        assert!(b.until("c", 1002 * S, 1002 * S).is_some(), "the next crash waits as before");
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub struct Record {
     pub sandbox_id: String,
     /// Its restart count.
     pub attempt: u32,
+    /// Which life of the Pod's containers it is of; see [`super::restart_all`].
+    pub life: u32,
     /// State.
     pub state: ContainerState,
     /// ns.
@@ -71,8 +73,8 @@ pub struct Observed {
     pub sandboxes: Vec<Sandbox>,
     /// Containers of all sandboxes.
     pub records: Vec<Record>,
-    /// What was made before is of a past life of the Pod's containers, ns; see [`super::restart_all`].
-    pub since: i64,
+    /// The present life of the Pod's containers; what is of an earlier one is to make place. See [`super::restart_all`].
+    pub life: u32,
 }
 
 impl Observed {
@@ -104,7 +106,7 @@ impl Observed {
 
     /// Whether an instance is to make place for a new one.
     pub fn is_past(&self, r: &Record) -> bool {
-        r.created_at < self.since
+        r.life < self.life
     }
 
     /// The instances of a container, newest first.
@@ -127,10 +129,10 @@ impl Observed {
         self.records.is_empty() && self.sandboxes.is_empty()
     }
 
-    /// Orders everything newest first.
+    /// Orders everything newest first: by the attempts, as the clock may have been set back between two.
     pub fn sort(&mut self) {
-        self.sandboxes.sort_by_key(|s| std::cmp::Reverse((s.created_at, s.attempt)));
-        self.records.sort_by_key(|r| std::cmp::Reverse((r.created_at, r.attempt)));
+        self.sandboxes.sort_by_key(|s| std::cmp::Reverse((s.attempt, s.created_at)));
+        self.records.sort_by_key(|r| std::cmp::Reverse((r.attempt, r.created_at)));
     }
 }
 
@@ -155,6 +157,7 @@ pub fn record(sandbox_id: &str, s: &rt::ContainerStatus) -> Record {
         name: s.labels.get(names::CONTAINER_NAME).cloned().unwrap_or_else(|| s.name.clone()),
         sandbox_id: sandbox_id.to_owned(),
         attempt: note(names::RESTART_COUNT).parse().unwrap_or(s.attempt),
+        life: note(names::LIFE).parse().unwrap_or(0),
         state: s.state,
         created_at: s.created_at,
         started_at: s.started_at,

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use super::backoff::Backoff;
 use super::observed::{ContainerState, Observed, Record};
+use super::restart_all;
 use super::spec::{self, Role};
 use super::status::containers::told_lost;
 
@@ -197,10 +198,7 @@ impl Planner<'_> {
 
     /// When all containers restart, nothing starts before everything has ended; returns whether something has not.
     fn end_the_past(&self, plan: &mut PodPlan) -> bool {
-        let o = self.input.observed;
-        let members = spec::members(self.spec);
-        let of_pod = |name: &str| members.iter().any(|m| m.container.name == name && m.role != Role::Ephemeral);
-        let past = o.running().filter(|r| o.is_past(r) && of_pod(&r.name));
+        let past = restart_all::ending(self.spec, self.input.observed);
         plan.kill.extend(past.map(|r| kill(r, KillReason::RestartAll, true)));
         !plan.kill.is_empty()
     }

@@ -38,7 +38,7 @@ struct World {
 }
 
 fn world(spec: serde_json::Value, records: Vec<Record>) -> World {
-    let mut observed = Observed { sandboxes: vec![sandbox()], records, since: 0 };
+    let mut observed = Observed { sandboxes: vec![sandbox()], records, life: 0 };
     observed.sort();
     World {
         pod: pod(spec),
@@ -99,6 +99,14 @@ fn restart_policies() {
     }
 }
 
+/// What was made last counts, also when the clock was set back before.
+#[test]
+fn the_clock_does_not_order() {
+    let spec = json!({"restartPolicy": "Always", "containers": [{"name": "a"}]});
+    let early = Record { created_at: 1, ..rec("a", Running, 1, 0) };
+    assert_eq!(world(spec, vec![rec("a", Exited, 0, 1), early]).short(), "");
+}
+
 #[test]
 fn one_of_two_done_keeps_the_pod() {
     let spec = json!({"restartPolicy": "OnFailure", "containers": [{"name": "a"}, {"name": "b"}]});
@@ -120,7 +128,7 @@ fn the_end_of_one_restarts_all() {
         {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [1, 42]}}]);
     let spec = json!({"restartPolicy": "Never", "initContainers": [{"name": "i"}],
         "containers": [{"name": "a"}, {"name": "t", "restartPolicy": "Never", "restartPolicyRules": rules}]});
-    let new = |name: &str, state, code| Record { created_at: 101 * S, ..rec(name, state, 1, code) };
+    let new = |name: &str, state, code| Record { life: 1, ..rec(name, state, 1, code) };
     let first = |a, code| vec![rec("i", Exited, 0, 0), rec("a", a, 0, 0), rec("t", Exited, 0, code)];
     let more = |more: Vec<Record>| [first(Exited, 42), more].concat();
     for (what, records, want) in [
@@ -135,7 +143,7 @@ fn the_end_of_one_restarts_all() {
     ] {
         let mut w = world(spec.clone(), records);
         w.now = 200 * S;
-        w.observed.since = crate::pod::restart_all::since(w.pod.spec.as_ref().unwrap(), &w.observed);
+        w.observed.life = crate::pod::restart_all::life(w.pod.spec.as_ref().unwrap(), &w.observed);
         assert_eq!(w.short(), want, "{what}");
     }
 }

@@ -1,9 +1,9 @@
-//! One container's end may start all of its Pod anew, in the same sandbox (KEP-5532). When that was is read from what the runtime holds, so
-//! that a restart of this process forgets nothing.
+//! One container's end may start all of its Pod anew, in the same sandbox (KEP-5532). Every container
+//! notes in the runtime which life of the Pod it was made for: so a restart of this process forgets nothing, and no clock is asked.
 
 use k8s_openapi::api::core::v1::PodSpec;
 
-use super::observed::{ContainerState, Observed};
+use super::observed::{ContainerState, Observed, Record};
 use super::spec::{self, Role};
 
 /// The action of a rule.
@@ -14,15 +14,15 @@ pub fn possible(pod: &PodSpec) -> bool {
     spec::members(pod).iter().any(|m| m.container.restart_policy_rules.iter().flatten().any(|r| r.action == ACTION))
 }
 
-/// Since when the Pod's containers are to be new, ns: the last end of one that restarts all; 0 when there was none.
-pub fn since(pod: &PodSpec, observed: &Observed) -> i64 {
+/// Which life of its containers the Pod is in: each end that restarts all begins the next.
+pub fn life(pod: &PodSpec, observed: &Observed) -> u32 {
     let members = spec::members(pod);
-    let ended = observed.records.iter().filter(|r| r.state == ContainerState::Exited);
-    let triggers = ended.filter(|r| {
+    let begins_next = |r: &Record| {
         let member = members.iter().find(|m| m.container.name == r.name && m.role != Role::Ephemeral);
-        member.and_then(|m| spec::rule(&m.container, r.exit_code)).is_some_and(|rule| rule.action == ACTION)
-    });
-    triggers.map(|r| r.finished_at).max().unwrap_or(0)
+        let rule = member.and_then(|m| spec::rule(&m.container, r.exit_code));
+        r.state == ContainerState::Exited && rule.is_some_and(|rule| rule.action == ACTION)
+    };
+    observed.records.iter().map(|r| r.life.saturating_add(begins_next(r).into())).max().unwrap_or(0)
 }
 
 /// Whether a container of the Pod has not been started since.
@@ -31,9 +31,9 @@ pub fn unfinished(pod: &PodSpec, observed: &Observed) -> bool {
     spec::members(pod).iter().any(|m| m.role != Role::Ephemeral && past(&m.container.name))
 }
 
-/// Whether containers that are to be new still run.
-pub fn ending(pod: &PodSpec, observed: &Observed) -> bool {
+/// The containers of the past that still run.
+pub fn ending<'a>(pod: &'a PodSpec, observed: &'a Observed) -> impl Iterator<Item = &'a Record> {
     let members = spec::members(pod);
-    let of_pod = |name: &str| members.iter().any(|m| m.container.name == name && m.role != Role::Ephemeral);
-    observed.running().any(|r| observed.is_past(r) && of_pod(&r.name))
+    let of_pod = move |name: &str| members.iter().any(|m| m.container.name == name && m.role != Role::Ephemeral);
+    observed.running().filter(move |r| observed.is_past(r) && of_pod(&r.name))
 }

@@ -38,7 +38,7 @@ impl Worker {
             }
         };
         self.retries.remove("runtime");
-        observed.since = pod.spec.as_ref().map_or(0, |s| restart_all::since(s, &observed));
+        observed.life = pod.spec.as_ref().map_or(0, |s| restart_all::life(s, &observed));
         let observed = observed;
         self.heed_the_end(pod, &observed);
         if spec::is_terminal(self.status.as_ref().and_then(|s| s.phase.as_deref())) {
@@ -384,9 +384,7 @@ impl Worker {
             let n = seen.entry(r.name.as_str()).or_default();
             *n += 1;
             let dead = matches!(r.state, ContainerState::Exited | ContainerState::Created);
-            // The one whose end restarted all tells since when the others are to be new.
-            let needed = self.stopping.contains_key(&r.id) || observed.since > 0 && r.finished_at == observed.since;
-            if *n > 2 && dead && !needed {
+            if *n > 2 && dead && !self.stopping.contains_key(&r.id) {
                 if let Err(e) = self.shared.runtime.remove_container(&r.id).await {
                     tracing::debug!(container = r.name, error = %e, "cannot remove an old container");
                     continue;

@@ -209,6 +209,7 @@ impl Worker {
         let target_id = m.target.as_ref().and_then(|t| observed.active(t)).map(|r| r.id.clone());
         let around = config::Around {
             attempt: s.attempt,
+            life: observed.life,
             image,
             env,
             mounts,

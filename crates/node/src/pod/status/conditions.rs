@@ -29,7 +29,7 @@ pub fn fill(facts: &Facts<'_>, pod: &PodSpec, old: &PodStatus, new: &mut PodStat
         let answer = match phase.as_str() {
             "Succeeded" => Answer::because(false, "PodCompleted"),
             "Failed" => Answer::because(false, "PodFailed"),
-            _ if restart_all::ending(pod, facts.observed) => Answer {
+            _ if restart_all::ending(pod, facts.observed).next().is_some() => Answer {
                 status: true,
                 reason: Some("RestartAllContainersStarted".to_owned()),
                 message: Some("a container ended in a way that restarts all by its rules".to_owned()),

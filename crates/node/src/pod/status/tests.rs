@@ -25,7 +25,7 @@ fn world(spec: Value, records: Vec<Record>) -> World {
     )
     .unwrap();
     let sandbox = Sandbox { id: "s".into(), ready: true, ips: vec!["10.0.0.2".into()], ..Default::default() };
-    let mut observed = Observed { sandboxes: vec![sandbox], records, since: 0 };
+    let mut observed = Observed { sandboxes: vec![sandbox], records, life: 0 };
     observed.sort();
     World {
         pod,
@@ -141,7 +141,7 @@ fn a_pod_that_restarts_lives_on() {
     let told = |a: ContainerState| {
         let mut w = world(spec.clone(), vec![rec("i", Exited, 0, 0), rec("a", a, 0, 137), rec("t", Exited, 0, 42)]);
         w.pod.status = Some(PodStatus { phase: Some("Running".into()), ..Default::default() });
-        w.observed.since = crate::pod::restart_all::since(w.pod.spec.as_ref().unwrap(), &w.observed);
+        w.observed.life = crate::pod::restart_all::life(w.pod.spec.as_ref().unwrap(), &w.observed);
         w.status()
     };
     for (a, restarting) in [(Running, ("True", "RestartAllContainersStarted")), (Exited, ("False", ""))] {
