@@ -370,12 +370,38 @@ pub fn parse_ip(text: &str) -> Option<IpAddr> {
     text.parse::<Ipv4Addr>().ok().map(IpAddr::V4)
 }
 
+const MAPPED: &str = "must not be an IPv4-mapped IPv6 address";
+const MAPPED_NETWORK: &str = "must not have an IPv4-mapped IPv6 address";
+const BEYOND: &str = "must not have bits set beyond the prefix length";
+const ZEROS: &str = "must not have leading 0s in IP or prefix length";
+
+/// Whether a complaint is about a form that was accepted before Kubernetes 1.36 (KEP-4858): what is stored in it may stay.
+pub fn is_strictness(complaint: &str) -> bool {
+    [MAPPED, MAPPED_NETWORK, BEYOND, ZEROS].contains(&complaint)
+}
+
+fn is_mapped(address: IpAddr) -> bool {
+    address != address.to_canonical()
+}
+
+/// The text without zeros in front of its decimal numbers.
+fn without_zeros(text: &str) -> String {
+    let number = |n: &str| match n.trim_start_matches('0') {
+        "" if !n.is_empty() => "0".to_owned(),
+        rest => rest.to_owned(),
+    };
+    text.split('.').map(number).collect::<Vec<_>>().join(".")
+}
+
 /// An IP address.
 pub fn ip(text: &str) -> Complaints {
-    match parse_ip(text) {
-        Some(_) => Complaints::new(),
-        None => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()],
-    }
+    let complaint = match parse_ip(text) {
+        Some(address) if is_mapped(address) => MAPPED,
+        Some(_) => return Complaints::new(),
+        None if parse_ip(&without_zeros(text)).is_some() => "must not have leading 0s",
+        None => "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+    };
+    vec![complaint.into()]
 }
 
 /// A network: its address and the length of its prefix.
@@ -410,12 +436,18 @@ pub fn cidr_contains(network: (IpAddr, u8), address: IpAddr) -> bool {
         && network_address(network.0, network.1) == network_address(address, network.1)
 }
 
-/// A network in CIDR form.
+/// A network in CIDR form: its address has no bits beyond the prefix.
 pub fn cidr(text: &str) -> Complaints {
-    match parse_cidr(text) {
-        Some(_) => Complaints::new(),
-        None => vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".into()],
-    }
+    let (address, length) = text.split_once('/').unwrap_or((text, ""));
+    let complaint = match parse_cidr(text) {
+        Some(_) if length.len() > 1 && length.starts_with('0') => ZEROS,
+        Some((address, _)) if is_mapped(address) => MAPPED_NETWORK,
+        Some((address, length)) if network_address(address, length) != address => BEYOND,
+        Some(_) => return Complaints::new(),
+        None if parse_cidr(&format!("{}/{length}", without_zeros(address))).is_some() => ZEROS,
+        None => "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+    };
+    vec![complaint.into()]
 }
 
 /// A user or group id.
@@ -528,7 +560,27 @@ mod tests {
             assert!(!port_name(bad).is_empty(), "{bad}");
         }
         assert!(ip("10.0.0.1").is_empty() && ip("::1").is_empty());
-        assert!(!ip("10.0.0.01").is_empty() && !ip("10.0.0").is_empty());
+        for (bad, why) in [
+            ("10.0.0.01", "leading 0s"),
+            ("10.0.0", "valid IP"),
+            ("", "valid IP"),
+            ("10..0.1", "valid IP"),
+            ("::ffff:10.0.0.1", "IPv4-mapped"),
+        ] {
+            assert!(ip(bad).first().is_some_and(|c| c.contains(why)), "{bad}: {:?}", ip(bad));
+        }
+        assert!(cidr("10.0.0.0/8").is_empty() && cidr("0.0.0.0/0").is_empty() && cidr("2001:db8::/32").is_empty());
+        for (bad, why) in [
+            ("10.0.0.1/8", "beyond"),
+            ("2001:db8::1/32", "beyond"),
+            ("10.0.0.0/08", "leading 0s"),
+            ("010.0.0.0/8", "leading 0s"),
+            ("::ffff:10.0.0.0/104", "IPv4-mapped"),
+            ("10.0.0.0", "valid CIDR"),
+            ("10.0.0.0/33", "valid CIDR"),
+        ] {
+            assert!(cidr(bad).first().is_some_and(|c| c.contains(why)), "{bad}: {:?}", cidr(bad));
+        }
         assert_eq!(parse_cidr("10.0.0.1/8"), Some(("10.0.0.1".parse().unwrap(), 8)));
         assert_eq!(parse_cidr("10.0.0.1/33"), None);
         let net = parse_cidr("10.1.0.0/16").unwrap();

@@ -4,7 +4,7 @@
 //! ranges, references inside the object, and what an update may not change. Every function answers all
 //! errors it finds, with the field's path and a message that says what would be right.
 
-use crate::field::FieldError;
+use crate::field::{FieldError, ShowValue as _};
 use crate::kinds::Kind;
 use serde_json::Value;
 
@@ -132,7 +132,22 @@ pub fn update(kind: &Kind, new: &Value, old: &Value) -> Vec<FieldError> {
         ("" | "events.k8s.io", "Event") => {}
         (group, name) => whole(o, group, name, new),
     }
+    allow_stored(&mut out, old);
     out
+}
+
+/// Takes back what is said against addresses and networks that the stored object has in the same form.
+fn allow_stored(out: &mut Out, old: &Value) {
+    fn holds(value: &Value, shown: &str) -> bool {
+        match value {
+            Value::String(text) => text.show() == shown,
+            Value::Array(all) => all.iter().any(|one| holds(one, shown)),
+            Value::Object(all) => all.values().any(|one| holds(one, shown)),
+            _ => false,
+        }
+    }
+    let stored = |e: &FieldError| e.value.as_deref().is_some_and(|shown| holds(old, shown));
+    out.retain(|e| !(crate::names::is_strictness(&e.detail) && stored(e)));
 }
 
 /// Checks an update of the `status` subresource.
@@ -208,6 +223,7 @@ pub fn update_status(kind: &Kind, new: &Value, old: &Value) -> Vec<FieldError> {
         _ if kind.is_custom() => custom_update(o, kind, new, old),
         _ => {}
     }
+    allow_stored(&mut out, old);
     out
 }
 

@@ -1,4 +1,4 @@
-//! Client certificates: the common name is the user, the organizations are the groups.
+//! Client certificates: the common name is the user, the organizations are the groups, and an attribute of Kubernetes' own the uid.
 
 use super::{AuthnError, UserInfo};
 use crate::clock::Clock;
@@ -9,6 +9,9 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// The attribute of a subject that holds the user's uid (AllowParsingUserUIDFromCertAuth, Kubernetes 1.34).
+const UID: &str = "1.3.6.1.4.1.57683.2";
 
 /// Verifies chains against the authorities that the server trusts for clients.
 pub struct X509 {
@@ -66,7 +69,13 @@ fn identity(leaf: &CertificateDer<'_>) -> Result<CertificateIdentity, AuthnError
         return Err(AuthnError::Certificate("its subject has no common name, so it names no user".into()));
     }
     let groups = cert.subject().iter_organization().filter_map(text).collect();
-    let mut user = UserInfo { name, groups, ..UserInfo::default() };
+    let mut uids = cert.subject().iter_attributes().filter(|a| a.attr_type().to_id_string() == UID);
+    let uid = match (uids.next(), uids.next()) {
+        (None, _) => String::new(),
+        (Some(one), None) => text(one).ok_or_else(|| AuthnError::Certificate("its uid is no text".into()))?,
+        _ => return Err(AuthnError::Certificate("its subject has more than one uid".into())),
+    };
+    let mut user = UserInfo { name, groups, uid, ..UserInfo::default() };
     let digest = ring::digest::digest(&ring::digest::SHA256, leaf);
     let hex: String = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
     user.extra.insert("authentication.kubernetes.io/credential-id".into(), vec![format!("X509SHA256={hex}")]);
@@ -82,6 +91,21 @@ mod tests {
     use crate::clock::ManualClock;
     use crate::pki::{Authority, LeafSpec};
     use jiff::SignedDuration;
+
+    #[test]
+    fn the_subject_may_hold_one_uid() {
+        let with = |uids: &[&str]| {
+            let mut params = rcgen::CertificateParams::default();
+            params.distinguished_name.push(rcgen::DnType::CommonName, "jane");
+            for uid in uids {
+                let kind = rcgen::DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 57683, 2]);
+                params.distinguished_name.push(kind, *uid);
+            }
+            let key = rcgen::KeyPair::generate().unwrap();
+            identity(params.self_signed(&key).unwrap().der()).unwrap().user.uid.clone()
+        };
+        assert_eq!((with(&[]), with(&["u-1"])), (String::new(), "u-1".to_owned()));
+    }
 
     #[test]
     fn certificates_name_users_and_groups() {

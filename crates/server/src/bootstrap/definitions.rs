@@ -244,7 +244,7 @@ async fn mark_terminating(
     let options = WriteOptions::default();
     let change = Change::With(Box::new(move |definition: &mut Value| {
         let mut conditions = conditions_of(definition);
-        set_condition(&mut conditions, "Terminating", value, reason, message, &now);
+        set_condition(&definition, &mut conditions, "Terminating", (value, reason, message), &now);
         definition["status"]["conditions"] = Value::Array(conditions);
         Ok(())
     }));
@@ -278,20 +278,26 @@ fn conditions_of(definition: &Value) -> Vec<Value> {
     definition.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default()
 }
 
-fn set_condition(conditions: &mut Vec<Value>, kind: &str, value: bool, reason: &str, message: &str, now: &str) {
+/// Sets a condition of the definition's present generation.
+fn set_condition(definition: &Value, all: &mut Vec<Value>, kind: &str, (value, reason, message): Said, now: &str) {
     let text = if value { "True" } else { "False" };
-    let next = json!({
+    let mut next = json!({
         "type": kind, "status": text, "reason": reason, "message": message, "lastTransitionTime": now,
+        "observedGeneration": meta::generation(definition),
     });
-    match conditions.iter_mut().find(|c| c.get("type").and_then(Value::as_str) == Some(kind)) {
-        Some(present) if present.get("status") == next.get("status") => {
-            present["reason"] = next["reason"].clone();
-            present["message"] = next["message"].clone();
+    match all.iter_mut().find(|c| c.get("type").and_then(Value::as_str) == Some(kind)) {
+        Some(present) => {
+            if present.get("status") == next.get("status") {
+                next["lastTransitionTime"] = present["lastTransitionTime"].clone();
+            }
+            *present = next;
         }
-        Some(present) => *present = next,
-        None => conditions.push(next),
+        None => all.push(next),
     }
 }
+
+/// A condition's value, reason and message.
+type Said<'a> = (bool, &'a str, &'a str);
 
 /// Which of the wanted names a definition has.
 #[derive(Debug, PartialEq)]
@@ -361,7 +367,7 @@ fn next_status(definition: &Value, names: &Names, now: &str) -> Value {
     let mut status = definition.get("status").filter(|s| s.is_object()).cloned().unwrap_or_else(|| json!({}));
     let mut conditions = conditions_of(definition);
     let mut set = |kind: &str, value: bool, reason: &str, message: &str| {
-        set_condition(&mut conditions, kind, value, reason, message, now);
+        set_condition(definition, &mut conditions, kind, (value, reason, message), now);
     };
     let established =
         condition(definition, "Established").and_then(|c| c.get("status")).and_then(Value::as_str) == Some("True");
@@ -379,6 +385,7 @@ fn next_status(definition: &Value, names: &Names, now: &str) -> Value {
     }
     approval(definition, &mut conditions, now);
     status["conditions"] = Value::Array(conditions);
+    status["observedGeneration"] = json!(meta::generation(definition));
     status["acceptedNames"] = names.accepted.clone();
     let mut stored: Vec<Value> = status.get("storedVersions").and_then(Value::as_array).cloned().unwrap_or_default();
     let versions = definition.pointer("/spec/versions").and_then(Value::as_array);
@@ -414,7 +421,7 @@ fn approval(definition: &Value, conditions: &mut Vec<Value>, now: &str) {
             format!("the annotation {APPROVAL} must be a URL or begin with \"unapproved\", not {said:?}"),
         )
     };
-    set_condition(conditions, "KubernetesAPIApprovalPolicyConformant", value, reason, &message, now);
+    set_condition(definition, conditions, "KubernetesAPIApprovalPolicyConformant", (value, reason, &message), now);
 }
 
 #[cfg(test)]
@@ -442,6 +449,15 @@ mod tests {
         assert_eq!(status["storedVersions"], json!(["v1"]));
         definition["status"] = status.clone();
         assert_eq!(next_status(&definition, &free, "later"), status, "nothing more to do");
+        definition["metadata"]["generation"] = json!(2);
+        let status = next_status(&definition, &free, "later");
+        assert_eq!(status["observedGeneration"], 2);
+        for condition in status["conditions"].as_array().unwrap() {
+            assert_eq!(
+                (&condition["observedGeneration"], &condition["lastTransitionTime"]),
+                (&json!(2), &json!("now"))
+            );
+        }
     }
 
     #[test]
