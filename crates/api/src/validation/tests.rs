@@ -686,3 +686,25 @@ fn others() {
     );
     assert_eq!(binding(&json!({"target": {}})).len(), 1);
 }
+
+/// KEP-4858: what is ambiguous is refused, and stays where it is stored.
+#[test]
+fn ambiguous_addresses_and_networks() {
+    let kind = kind("networking.k8s.io", "NetworkPolicy");
+    let policy = |cidr: &str| {
+        let peer = json!({"ipBlock": {"cidr": cidr, "except": ["10.1.0.0/16"]}});
+        json!({"metadata": {"name": "p", "namespace": "d", "uid": "u", "resourceVersion": "1"},
+            "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": [peer]}]}})
+    };
+    let (good, stored) = (policy("10.0.0.0/8"), policy("10.0.0.1/8"));
+    assert_eq!(update(&kind, &policy("10.0.0.0/9"), &good), []);
+    assert_eq!(update(&kind, &stored, &stored), []);
+    for (old, new) in [(&good, &stored), (&stored, &policy("10.0.0.2/8"))] {
+        let said = aggregate(&update(&kind, new, old));
+        assert!(said.contains("cidr") && said.contains("bits set beyond the prefix length"), "{said}");
+    }
+    let mut service = service();
+    service["spec"]["externalIPs"] = json!(["::ffff:1.2.3.4"]);
+    let said = create_text("", "Service", &service);
+    assert!(said.contains("spec.externalIPs[0]") && said.contains("IPv4-mapped"), "{said}");
+}
