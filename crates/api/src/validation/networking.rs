@@ -283,22 +283,14 @@ fn ip_block(out: &mut Out, at: Path, block: &Value) {
     if cidr.is_empty() {
         return out.push(FieldError::required(&at.child("cidr"), ""));
     }
-    let Some(network) = names::parse_cidr(cidr) else {
-        return invalid_all(out, &at.child("cidr"), cidr, names::cidr(cidr));
-    };
+    invalid_all(out, &at.child("cidr"), cidr, names::cidr(cidr));
+    let Some(network) = names::parse_cidr(cidr) else { return };
     let list = at.child("except");
     for (i, except) in texts(block, "except").enumerate() {
-        match names::parse_cidr(except) {
-            None => invalid_all(out, &list.index(i), except, names::cidr(except)),
-            Some(inner) => {
-                if !names::cidr_contains(network, inner.0) || inner.1 <= network.1 {
-                    out.push(FieldError::invalid(
-                        &list.index(i),
-                        except,
-                        format!("must be a strict subset of `{cidr}`"),
-                    ));
-                }
-            }
+        invalid_all(out, &list.index(i), except, names::cidr(except));
+        let Some(inner) = names::parse_cidr(except) else { continue };
+        if !names::cidr_contains(network, inner.0) || inner.1 <= network.1 {
+            out.push(FieldError::invalid(&list.index(i), except, format!("must be a strict subset of `{cidr}`")));
         }
     }
 }
