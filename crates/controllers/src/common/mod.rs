@@ -26,6 +26,10 @@ use std::time::Duration;
 /// What a reconcile answers: `None` when the present needs no further look, or the time after which to look again.
 pub type Outcome = anyhow::Result<Option<Duration>>;
 
+/// An object that the server has and the cache has yet to meet is asked for again after this long: if it goes before a watch or a list
+/// shows it, no change will tell.
+pub const UNMET: Duration = Duration::from_secs(1);
+
 /// The smaller of two optional wake-up times; `None` means never.
 pub fn sooner(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
     match (a, b) {

@@ -54,6 +54,7 @@ impl Controller {
         }
         let api: Api<Job> = Api::namespaced(self.context.client(), &key.namespace);
         let mut jobs = self.jobs.by_index(BY_CONTROLLER, uid(&*cron));
+        let known = jobs.len();
         for active in cron.status.iter().flat_map(|s| s.active.iter().flatten()) {
             let uid_of_active = active.uid.as_deref().unwrap_or_default();
             if jobs.iter().any(|j| uid(&**j) == uid_of_active) {
@@ -64,7 +65,9 @@ impl Controller {
             jobs.extend(live.filter(|j| uid(j) == uid_of_active).map(Arc::new));
         }
         let decided = plan(&Snapshot { cron: &cron, jobs: &jobs, now: self.context.now() });
-        self.apply(&cron, decided, &api).await
+        let unmet = (jobs.len() > known).then_some(UNMET);
+        let again = self.apply(&cron, decided, &api).await?;
+        Ok(sooner(again, unmet))
     }
 
     async fn apply(&self, cron: &CronJob, plan: Plan, api: &Api<Job>) -> Outcome {

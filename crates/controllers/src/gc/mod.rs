@@ -195,7 +195,7 @@ impl Collector {
         for o in live.metadata.owner_references.iter().flatten() {
             let (owner, recheck) = self.judge_owner(o, &node, &resource).await?;
             owners.push(owner);
-            again = again.into_iter().chain(recheck).min();
+            again = sooner(again, recheck);
         }
         let dependents: Vec<Uid> = self.shared.graph.lock().dependents_of(uid).collect();
         let policy = match decide(&live.metadata, &owners, !dependents.is_empty()) {
@@ -322,7 +322,7 @@ impl Collector {
             Some(l) if l.metadata.deletion_timestamp.is_some() && has(&l.metadata, FOREGROUND) => {
                 (Owner::Waiting, None)
             }
-            Some(_) => (Owner::Solid, Some(if monitor::collectable(&resource) { LAG } else { UNFOLLOWED })),
+            Some(_) => (Owner::Solid, Some(if monitor::collectable(&resource) { UNMET } else { UNFOLLOWED })),
         })
     }
 

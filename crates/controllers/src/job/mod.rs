@@ -107,7 +107,7 @@ impl Controller {
             // The pod may have been seen before its Job.
             let api: Api<Job> = Api::namespaced(self.context.client(), &key.namespace);
             if api.get_opt(&owner.name).await?.is_some_and(|j| uid(&j) == owner.uid) {
-                return Ok(None);
+                return Ok(Some(UNMET));
             }
         }
         self.release(&p).await?;

@@ -4,6 +4,7 @@ mod plan;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::time::Duration;
 
 use caravel_client::{Change, Informer, Key, Recorder, WorkQueue};
 use k8s_openapi::api::core::v1::Pod;
@@ -158,11 +159,13 @@ impl Controller {
             },
         );
         let api = self.api(&key.namespace);
+        let mut again = None;
         for (entry, noted) in &plan.doubt {
-            // Only that the informer does not show it yet: it wakes the pod when it does.
+            // Only that the informer does not show it yet.
             if api.get_opt(noted).await?.is_some_and(|claim| controlled_by(&claim, uid(&*pod))) {
                 plan.make.retain(|(other, _)| other != entry);
                 plan.note.remove(entry);
+                again = Some(UNMET);
             }
         }
         for (entry, claim) in plan.make {
@@ -179,7 +182,7 @@ impl Controller {
         for claim in &plan.reserve {
             self.floor.wrote(&put_status(&api, claim).await?);
         }
-        let Some((entry, why)) = plan.wrong.first() else { return Ok(None) };
+        let Some((entry, why)) = plan.wrong.first() else { return Ok(again) };
         let note = format!("PodResourceClaim {entry}: {why}");
         record_on(&self.recorder, &*pod, &[Event::warning("FailedResourceClaimCreation", note.clone())]);
         anyhow::bail!(note)
@@ -227,9 +230,11 @@ impl Controller {
         if !self.floor.reached(&*claim) {
             return Ok(None);
         }
-        let mut users = Vec::new();
+        let (mut users, mut again) = (Vec::new(), None);
         for reference in claim.status.iter().flat_map(|s| s.reserved_for.iter().flatten()) {
-            users.push(self.user(&key.namespace, reference).await?);
+            let (user, unmet) = self.user(&key.namespace, reference).await?;
+            users.push(user);
+            again = sooner(again, unmet);
         }
         let owning = controller_of(&*claim).map(|o| Key::new(key.namespace.clone(), o.name.clone()));
         let owning = owning.and_then(|key| self.pods.get(&key));
@@ -253,22 +258,27 @@ impl Controller {
             let same = Preconditions { uid: claim.metadata.uid.clone(), resource_version: None };
             gone_is_fine(api.delete(&key.name, &DeleteParams::default().preconditions(same)).await)?;
         }
-        Ok(None)
+        Ok(again)
     }
 
     /// Looks a user up. One that the informer does not know may be new: the server is asked then, for a claim must not be taken from a pod
-    /// that is just being scheduled.
-    async fn user(&self, namespace: &str, reference: &ResourceClaimConsumerReference) -> anyhow::Result<User> {
+    /// that is just being scheduled; and again later, for its end.
+    async fn user(
+        &self,
+        namespace: &str,
+        reference: &ResourceClaimConsumerReference,
+    ) -> anyhow::Result<(User, Option<Duration>)> {
         if reference.resource != "pods" || reference.api_group.as_deref().is_some_and(|g| !g.is_empty()) {
-            return Ok(User::Unknown);
+            return Ok((User::Unknown, None));
         }
         let judge = |pod: &Pod| if uid(pod) != reference.uid || done(pod) { User::Gone } else { User::Needs };
         if let Some(pod) =
             self.pods.get(&Key::new(namespace, reference.name.clone())).filter(|p| uid(&**p) == reference.uid)
         {
-            return Ok(judge(&pod));
+            return Ok((judge(&pod), None));
         }
         let api: Api<Pod> = Api::namespaced(self.context.client(), namespace);
-        Ok(api.get_opt(&reference.name).await?.map_or(User::Gone, |pod| judge(&pod)))
+        let live = api.get_opt(&reference.name).await?.map_or(User::Gone, |pod| judge(&pod));
+        Ok((live, (live == User::Needs).then_some(UNMET)))
     }
 }

@@ -1,6 +1,7 @@
 //! The persistent volume binder.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use caravel_client::{Change, Informer, Key, Recorder, WorkQueue, object_ref};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
@@ -9,7 +10,7 @@ use kube::Api;
 use kube::api::PostParams;
 
 use super::bind::{BY_CONTROLLER, COMPLETED, ClaimPlan, PROVISIONER, VolumePlan, class_of, plan_claim, plan_volume};
-use crate::common::{Event, Outcome, annotation, deleting, name, namespace, put_status, stored_time, uid};
+use crate::common::{Event, Outcome, UNMET, annotation, deleting, name, namespace, put_status, stored_time, uid};
 use crate::context::{Context, enqueue_each, record_on};
 
 /// Volumes by the claim that they name.
@@ -191,7 +192,7 @@ impl Controller {
 
     async fn reconcile_volume(&self, key: Key) -> Outcome {
         let Some(v) = self.volumes.get(&key) else { return Ok(None) };
-        let claim = self.claim_of(&v).await?;
+        let (claim, again) = self.claim_of(&v).await?;
         match plan_volume(&v, claim.as_deref()) {
             VolumePlan::Phase(phase) => self.set_volume_phase(&v, phase, None).await?,
             VolumePlan::Stranded(event) => {
@@ -202,22 +203,27 @@ impl Controller {
             }
             VolumePlan::Unbind => self.unbind(&v).await?,
         }
-        Ok(None)
+        Ok(again)
     }
 
-    /// The claim that a volume names, if it is the very one; the server is asked when the cache has none.
-    async fn claim_of(&self, v: &PersistentVolume) -> anyhow::Result<Option<Arc<PersistentVolumeClaim>>> {
-        let Some(r) = v.spec.as_ref().and_then(|s| s.claim_ref.as_ref()) else { return Ok(None) };
+    /// The claim that a volume names, if it is the very one; the server is asked when the cache has none. And when to ask again.
+    async fn claim_of(
+        &self,
+        v: &PersistentVolume,
+    ) -> anyhow::Result<(Option<Arc<PersistentVolumeClaim>>, Option<Duration>)> {
+        let Some(r) = v.spec.as_ref().and_then(|s| s.claim_ref.as_ref()) else { return Ok((None, None)) };
         let (ns, n) = (r.namespace.clone().unwrap_or_default(), r.name.clone().unwrap_or_default());
         let same = |c: &PersistentVolumeClaim| r.uid.as_deref() == Some(uid(c));
         if let Some(c) = self.claims.get(&Key::new(ns.clone(), n.clone())).filter(|c| same(c)) {
-            return Ok(Some(c));
+            return Ok((Some(c), None));
         }
         if r.uid.as_deref().is_none_or(str::is_empty) {
-            return Ok(None);
+            return Ok((None, None));
         }
         let api: Api<PersistentVolumeClaim> = Api::namespaced(self.context.client(), &ns);
-        Ok(api.get_opt(&n).await?.filter(same).map(Arc::new))
+        let live = api.get_opt(&n).await?.filter(same).map(Arc::new);
+        let again = live.as_ref().map(|_| UNMET);
+        Ok((live, again))
     }
 
     async fn set_volume_phase(&self, v: &PersistentVolume, phase: &str, message: Option<String>) -> anyhow::Result<()> {

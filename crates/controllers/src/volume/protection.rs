@@ -101,7 +101,7 @@ pub async fn run_claims(context: Context) -> anyhow::Result<()> {
                 // The cache may be behind: a pod bound just now must not lose its claim.
                 let live: Api<Pod> = Api::namespaced(client.clone(), &key.namespace);
                 if live.list(&ListParams::default()).await?.items.iter().any(|p| uses(p, &claim)) {
-                    return Ok(None);
+                    return Ok(Some(UNMET));
                 }
             }
             let api: Api<PersistentVolumeClaim> = Api::namespaced(client, &key.namespace);

@@ -32,6 +32,8 @@ pub struct Shared {
     rng: Mutex<StdRng>,
     /// Faults happen.
     pub hostile: AtomicBool,
+    /// Percent of events at which a watch is told that its revision is gone. What is made and deleted before the next list is never seen.
+    forgetful: u32,
     /// Write requests that arrived, whatever came of them (events apart).
     pub writes: AtomicU64,
     pub last: Mutex<Vec<String>>,
@@ -52,6 +54,7 @@ impl Shared {
             changed: Notify::new(),
             rng: Mutex::new(StdRng::seed_from_u64(seed)),
             hostile: AtomicBool::new(true),
+            forgetful: if seed % 4 == 3 { 25 } else { 2 },
             writes: AtomicU64::new(0),
             last: Mutex::default(),
         })
@@ -271,7 +274,7 @@ fn watch(shared: Arc<Shared>, t: Target, fields: String, from: u64) -> Answer {
                     if s.shared.chance(2) {
                         return None;
                     }
-                    if s.shared.chance(2) {
+                    if s.shared.chance(s.shared.forgetful) {
                         s.over = true;
                         let gone = ApiError::expired("injected").to_status();
                         return Some((line(&json!({"type": "ERROR", "object": gone})), s));
