@@ -153,6 +153,10 @@ fn requests_are_recorded_as_the_policy_asks() {
         (&refused["impersonatedUser"]["username"], &refused["annotations"]["authorization.k8s.io/decision"]),
         (&json!("jane"), &json!("forbid"))
     );
+    assert_eq!(
+        (&refused["authenticationMetadata"], made.get("authenticationMetadata")),
+        (&json!({"impersonationConstraint": "impersonate:user-info"}), None)
+    );
     assert_eq!(refused["responseStatus"]["reason"], "Forbidden");
     let started = events.iter().find(|e| e["verb"] == "watch").unwrap();
     assert_eq!(started["stage"], "ResponseStarted");

@@ -102,7 +102,7 @@ pub struct Api {
     /// APIs to serve that are off by default: `GROUP/VERSION=true`
     #[arg(long, value_delimiter = ',')]
     pub runtime_config: Vec<String>,
-    /// Features to turn on that are off by default: `NAME=true`
+    /// Features to turn on that are off by default, `NAME=true`, or off that are on, `NAME=false`
     #[arg(long, value_delimiter = ',')]
     pub feature_gates: Vec<String>,
     /// How long Events are kept, in seconds

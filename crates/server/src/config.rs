@@ -41,7 +41,7 @@ pub struct Config {
     pub encrypt_secrets: bool,
     /// APIs to serve that are off by default, `GROUP/VERSION=true` (`--runtime-config`).
     pub runtime_config: Vec<String>,
-    /// Features to turn on that are off by default, `NAME=true` (`--feature-gates`).
+    /// Features to turn on that are off by default, `NAME=true`, or off that are on, `NAME=false` (`--feature-gates`).
     pub feature_gates: Vec<String>,
     /// Admission plug-ins to add to those that are on by default, by upstream's names (`--enable-admission-plugins`).
     pub admission_plugins: Vec<String>,

@@ -1,7 +1,9 @@
-//! What a cluster's owner turns on that is off by default: `--feature-gates` and `--runtime-config`, by kube-apiserver's rules.
+//! What a cluster's owner turns on that is off by default, and the other way round: `--feature-gates` and `--runtime-config`, by
+//! kube-apiserver's rules.
 //!
 //! An API that is off by default is served when its group and version are turned on and, where a gate guards it, the gate too.
 //! What this program does not have cannot be turned on, and what every cluster has cannot be turned off: both are said at once.
+//! A gate that upstream has open and that can be closed here is one of [`OPEN`].
 
 use caravel_api::kinds::{KindTable, split_api_version};
 
@@ -18,10 +20,16 @@ const GATED: [Gated; 1] = [Gated { gate: MIGRATOR, api: MIGRATION }];
 const MIGRATOR: &str = "StorageVersionMigrator";
 const MIGRATION: (&str, &str) = ("storagemigration.k8s.io", "v1beta1");
 
-/// What is on beyond the default.
+/// Gates that are open unless they are closed.
+const OPEN: [&str; 1] = [CONSTRAINED];
+/// The gate of constrained impersonation: beta and on in 1.36 (KEP-5284).
+const CONSTRAINED: &str = "ConstrainedImpersonation";
+
+/// What is on and what is off, other than by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Features {
     gates: Vec<&'static str>,
+    closed: Vec<&'static str>,
     apis: Vec<(&'static str, &'static str)>,
 }
 
@@ -35,6 +43,10 @@ impl Features {
         let mut features = Self::default();
         for word in feature_gates {
             let (name, on) = pair("--feature-gates", word)?;
+            if let Some(gate) = OPEN.into_iter().find(|gate| *gate == name) {
+                set(&mut features.closed, gate, !on);
+                continue;
+            }
             let known = GATED.iter().find(|one| one.gate == name).ok_or_else(|| unknown_gate(name))?;
             set(&mut features.gates, known.gate, on);
         }
@@ -64,6 +76,11 @@ impl Features {
         GATED.iter().any(|one| one.gate == MIGRATOR && self.is_on(one))
     }
 
+    /// Whether one may be allowed to act as another for some requests only.
+    pub fn constrains_impersonation(&self) -> bool {
+        !self.closed.contains(&CONSTRAINED)
+    }
+
     fn is_on(&self, one: &Gated) -> bool {
         self.gates.contains(&one.gate) && self.apis.contains(&one.api)
     }
@@ -77,7 +94,7 @@ fn set<T: PartialEq>(list: &mut Vec<T>, one: T, on: bool) {
 }
 
 fn unknown_gate(name: &str) -> String {
-    let known: Vec<&str> = GATED.iter().map(|one| one.gate).collect();
+    let known: Vec<&str> = GATED.iter().map(|one| one.gate).chain(OPEN).collect();
     format!("--feature-gates: unrecognized feature gate: {name}; those that can be set here: {}", known.join(", "))
 }
 
@@ -153,12 +170,24 @@ mod tests {
     }
 
     #[test]
+    fn constrained_impersonation_is_on_unless_turned_off() {
+        let gate = |on: bool| format!("ConstrainedImpersonation={on}");
+        let table: [(&[bool], bool); 5] =
+            [(&[], true), (&[true], true), (&[false], false), (&[false, true], true), (&[true, false], false)];
+        for (words, want) in table {
+            let words: Vec<String> = words.iter().map(|on| gate(*on)).collect();
+            let features = Features::parse(&[], &words).unwrap();
+            assert_eq!((features.constrains_impersonation(), features.migrates_storage()), (want, false), "{words:?}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_is_said() {
         let table: [(&[&str], &[&str], &str); 8] = [
             (
                 &[],
                 &["Nope=true"],
-                "unrecognized feature gate: Nope; those that can be set here: StorageVersionMigrator",
+                "unrecognized feature gate: Nope; those that can be set here: StorageVersionMigrator, ConstrainedImpersonation",
             ),
             (&[], &["StorageVersionMigrator=maybe"], "must be true or false"),
             (&["apps/v1=false"], &[], "cannot be turned off"),

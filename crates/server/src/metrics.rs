@@ -58,6 +58,8 @@ pub struct Metrics {
     pub panics: Counter,
     /// What audit tells.
     pub audit: crate::audit::metrics::AuditMetrics,
+    /// Requests in another's name.
+    pub impersonation: crate::authn::impersonate::metrics::ImpersonationMetrics,
     /// Uses of tokens in Secrets.
     pub legacy_tokens: crate::authn::legacy::Uses,
     /// Changes of the file with further token issuers.
@@ -85,6 +87,7 @@ impl Metrics {
         let panics = Counter::default();
         registry.register("apiserver_request_panics", "Requests that ended in a panic", panics.clone());
         let audit = crate::audit::metrics::AuditMetrics::register(&mut registry);
+        let impersonation = crate::authn::impersonate::metrics::ImpersonationMetrics::register(&mut registry);
         let legacy_tokens = crate::authn::legacy::Uses::register(&mut registry);
         let mut reloads = |name: &str| Reloads::register(&mut registry, name, identity);
         let authentication_reloads = reloads("authentication_config");
@@ -98,6 +101,7 @@ impl Metrics {
             long_running,
             panics,
             audit,
+            impersonation,
             legacy_tokens,
             authentication_reloads,
             authorization_reloads,

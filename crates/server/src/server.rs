@@ -61,6 +61,8 @@ pub struct Server {
     pub(crate) service_accounts: ServiceAccounts,
     pub(crate) tokens: StaticTokens,
     pub(crate) issuers: RwLock<Arc<Issuers>>,
+    /// In which way those who act as others did so last.
+    pub(crate) impersonators: crate::authn::impersonate::memory::Memory,
     pub(crate) flow: Arc<Flow>,
     pub(crate) metrics: Metrics,
     pub(crate) audit: Option<crate::audit::Audit>,
@@ -132,6 +134,7 @@ impl Server {
         let server = Arc::new(Self {
             features,
             tokens: StaticTokens::new(config.tokens.clone()),
+            impersonators: Default::default(),
             flow: Flow::new(config.max_in_flight, config.max_long_running),
             metrics,
             audit,
@@ -174,7 +177,7 @@ impl Server {
         Ok(server)
     }
 
-    /// What is on beyond the default.
+    /// What is on and what is off, other than by default.
     pub fn features(&self) -> &Features {
         &self.features
     }

@@ -77,9 +77,13 @@ impl Trail {
         self.state.lock().verdict = Some(verdict);
     }
 
-    /// It is known as whom.
-    pub fn acting_as(&self, user: &UserInfo) {
-        self.state.lock().event["impersonatedUser"] = user.to_value();
+    /// It is known as whom, and which verb (`impersonate:…`) allowed it when that allows only some of what they may do.
+    pub fn acting_as(&self, user: &UserInfo, constraint: Option<String>) {
+        let mut state = self.state.lock();
+        state.event["impersonatedUser"] = user.to_value();
+        if let Some(constraint) = constraint {
+            state.event["authenticationMetadata"] = json!({"impersonationConstraint": constraint});
+        }
     }
 
     /// Adds an annotation.

@@ -2,6 +2,7 @@
 
 pub mod documents;
 pub mod health;
+mod impersonation;
 pub mod paths;
 pub mod present;
 pub mod resource;
@@ -10,7 +11,7 @@ pub mod special;
 pub mod watch;
 
 use crate::authn::{Authenticated, AuthnError, Remarks, UserInfo, impersonate, request_header, tokens};
-use crate::authz::{Attributes, Decision, ResourceTarget, Target};
+use crate::authz::{Attributes, Decision};
 use crate::flow::{Class, Room};
 use crate::http::body::{Body, RequestBody};
 use crate::http::negotiate::{Accept, MediaType};
@@ -185,11 +186,11 @@ impl Server {
             }
             (other, None) => other?,
         };
-        let real = user.clone();
-        let user = self.impersonated(parts, user)?;
-        if let Some(trail) = trail.as_ref().filter(|_| !Arc::ptr_eq(&real, &user)) {
-            trail.acting_as(&user);
-        }
+        // Apart, so that it takes no room in requests that do not ask for it.
+        let user = match impersonate::is_asked(&parts.headers) {
+            true => Box::pin(self.acting_as(parts, user, &info)).await?,
+            false => user,
+        };
         let class = self.flow.classify(&user, &info);
         let media = Accept::plain_media(&parts.headers);
         let result = self.clone().seated(parts, body, info, user, &class).await;
@@ -371,30 +372,6 @@ impl Server {
             return result;
         }
         Err(AuthnError::UnknownToken)
-    }
-
-    /// The identity to act as, when the headers ask for another and the user may take it.
-    fn impersonated(&self, parts: &mut Parts, user: Arc<UserInfo>) -> Result<Arc<UserInfo>, ApiError> {
-        let Some((other, needed)) = impersonate::requested(&parts.headers)? else { return Ok(user) };
-        for one in &needed {
-            self.authorizer.check(&Attributes {
-                user: &user,
-                verb: "impersonate",
-                target: Target::Resource(ResourceTarget {
-                    group: one.group,
-                    version: "v1",
-                    namespace: &one.namespace,
-                    resource: one.resource,
-                    subresource: &one.subresource,
-                    name: &one.name,
-                }),
-            })?;
-        }
-        let keys: Vec<_> = parts.headers.keys().filter(|k| k.as_str().starts_with("impersonate-")).cloned().collect();
-        for key in keys {
-            parts.headers.remove(key);
-        }
-        Ok(Arc::new(other))
     }
 
     async fn dispatch(self: Arc<Self>, inbound: Inbound) -> Result<Response<Body>, ApiError> {

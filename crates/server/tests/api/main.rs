@@ -11,6 +11,7 @@ mod doors;
 mod harness;
 mod hostile;
 mod https;
+mod impersonation;
 mod kubelets;
 mod legacy_tokens;
 mod lists;
