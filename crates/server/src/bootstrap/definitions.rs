@@ -244,7 +244,7 @@ async fn mark_terminating(
     let options = WriteOptions::default();
     let change = Change::With(Box::new(move |definition: &mut Value| {
         let mut conditions = conditions_of(definition);
-        set_condition(&definition, &mut conditions, "Terminating", (value, reason, message), &now);
+        set_condition(definition, &mut conditions, "Terminating", (value, reason, message), &now);
         definition["status"]["conditions"] = Value::Array(conditions);
         Ok(())
     }));
