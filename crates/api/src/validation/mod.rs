@@ -263,6 +263,7 @@ pub fn update_subresource(kind: &Kind, subresource: &str, new: &Value, old: &Val
         }
         _ => metadata::update(&mut out, new, old),
     }
+    allow_stored(&mut out, old);
     out
 }
 

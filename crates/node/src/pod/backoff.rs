@@ -107,6 +107,7 @@ mod tests {
         let mut b = Backoff::new(Duration::from_secs(10), Duration::from_secs(300));
         b.next("c", 5000 * S, 5000 * S);
         assert_eq!(b.until("c", 5001 * S, 1000 * S), None);
+        assert_eq!(b.waiting("c", 1000 * S), None);
         assert!(b.until("c", 1002 * S, 1002 * S).is_some(), "the next crash waits as before");
     }
 

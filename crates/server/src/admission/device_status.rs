@@ -5,13 +5,10 @@
 //! `arbitrary-node:VERB`, or `associated-node:VERB` for a service account on the node that the claim is for.
 
 use super::Request;
-use crate::authn::UserInfo;
 use crate::authz::{Attributes, Authorizer, Decision, ResourceTarget, Target};
 use caravel_api::field::{FieldError, FieldPath};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-
-const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 
 fn list<'a>(status: &'a Value, field: &str) -> &'a [Value] {
     status.get(field).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
@@ -42,12 +39,6 @@ fn node(status: &Value) -> Option<&str> {
     let is = |key: &str, value: &str| field.get(key).and_then(Value::as_str) == Some(value);
     let by_name = list(term, "matchExpressions").is_empty() && is("key", "metadata.name") && is("operator", "In");
     value.as_str().filter(|_| by_name)
-}
-
-/// Whether a user is a service account whose token was made for a Pod on this node.
-fn is_there(user: &UserInfo, node: &str) -> bool {
-    let named = user.extra.get(NODE_NAME).map(Vec::as_slice).unwrap_or_default();
-    user.name.starts_with("system:serviceaccount:") && named == [node]
 }
 
 /// What is wrong with a change of the status.
@@ -87,7 +78,7 @@ pub fn check(request: &Request, authorizer: &Authorizer) -> Vec<FieldError> {
         }
     }
     let mut verbs = vec![format!("arbitrary-node:{verb}")];
-    if node(&new).is_some_and(|node| is_there(&request.user, node)) {
+    if node(&new).is_some_and(|node| request.user.token_node() == Some(node)) {
         verbs.insert(0, format!("associated-node:{verb}"));
     }
     for driver in drivers(&new, &old) {
@@ -143,11 +134,5 @@ mod tests {
         assert_eq!(node(&by("metadata.name", json!(["n", "m"]))), None);
         assert_eq!(node(&by("other", json!(["n"]))), None);
         assert_eq!(node(&json!({"allocation": {}})), None);
-        let mut user = UserInfo::new("system:serviceaccount:ns:driver", &[]);
-        assert!(!is_there(&user, "n"));
-        user.extra.insert(NODE_NAME.to_owned(), vec!["n".to_owned()]);
-        assert!(is_there(&user, "n") && !is_there(&user, "m"));
-        user.name = "somebody".into();
-        assert!(!is_there(&user, "n"));
     }
 }

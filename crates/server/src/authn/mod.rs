@@ -30,6 +30,8 @@ pub const USER_ANONYMOUS: &str = "system:anonymous";
 pub const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 /// Prefix of user names of nodes.
 pub const NODE_PREFIX: &str = "system:node:";
+/// The extra value that names the node of the Pod for which a service account's token was made.
+pub const TOKEN_NODE: &str = "authentication.kubernetes.io/node-name";
 
 /// `authentication.k8s.io/v1` UserInfo: who makes a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,6 +77,14 @@ impl UserInfo {
     pub fn authenticated(&mut self) {
         if !self.in_group(GROUP_AUTHENTICATED) && !self.in_group(GROUP_UNAUTHENTICATED) {
             self.groups.push(GROUP_AUTHENTICATED.into());
+        }
+    }
+
+    /// The node of the Pod for which the token was made, when the user is a service account.
+    pub fn token_node(&self) -> Option<&str> {
+        match self.extra.get(TOKEN_NODE).map(Vec::as_slice) {
+            Some([node]) if self.name.starts_with(SERVICE_ACCOUNT_PREFIX) => Some(node),
+            _ => None,
         }
     }
 
@@ -158,6 +168,16 @@ impl Authenticated {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_node_of_a_token() {
+        let mut user = UserInfo::new("system:serviceaccount:ns:driver", &[]);
+        assert_eq!(user.token_node(), None);
+        user.extra.insert(TOKEN_NODE.to_owned(), vec!["n".to_owned()]);
+        assert_eq!(user.token_node(), Some("n"));
+        user.name = "somebody".into();
+        assert_eq!(user.token_node(), None);
+    }
 
     #[test]
     fn nodes_and_service_accounts_are_recognised() {

@@ -128,7 +128,7 @@ impl ServiceAccounts {
         for (key, pointer) in [
             ("authentication.kubernetes.io/pod-name", "/pod/name"),
             ("authentication.kubernetes.io/pod-uid", "/pod/uid"),
-            ("authentication.kubernetes.io/node-name", "/node/name"),
+            (super::TOKEN_NODE, "/node/name"),
             ("authentication.kubernetes.io/node-uid", "/node/uid"),
         ] {
             if !text(pointer).is_empty() {

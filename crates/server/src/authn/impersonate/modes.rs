@@ -11,8 +11,6 @@ use std::collections::BTreeMap;
 const MANY: usize = 4;
 /// The group of what the constrained ways ask about.
 const GROUP: &str = "authentication.k8s.io";
-/// Of a service account's token: the node on which its Pod is.
-const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
 /// What authorizers see instead of the extra values of a service account that acts as its own node: their keys.
 const NODE_KEYS: &str = "authentication.kubernetes.io/associated-node-keys";
 
@@ -262,11 +260,7 @@ fn service_account(user: &str) -> Option<(&str, &str)> {
 
 /// The node on which a service account's Pod is, as its token says.
 fn own_node(asker: &UserInfo) -> Option<&str> {
-    service_account(&asker.name)?;
-    match asker.extra.get(NODE_NAME).map(Vec::as_slice) {
-        Some([node]) => Some(node),
-        _ => None,
-    }
+    service_account(&asker.name).and_then(|_| asker.token_node())
 }
 
 /// The same decision holds for all Pods of a node agent: what differs between them is not shown.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::authn::TOKEN_NODE;
 
 fn person(name: &str) -> UserInfo {
     UserInfo { name: name.into(), ..UserInfo::default() }
@@ -35,7 +36,7 @@ fn agent(nodes: &[&str]) -> UserInfo {
         "system:serviceaccount:kube-system:agent",
         "",
         &[],
-        &[(NODE_NAME, nodes), ("authentication.kubernetes.io/pod-name", &["p"])],
+        &[(TOKEN_NODE, nodes), ("authentication.kubernetes.io/pod-name", &["p"])],
     )
 }
 
@@ -68,7 +69,7 @@ fn who_can_be_taken_in_which_way() {
         (person(node), agent(&["n1", "n1"]), vec![ArbitraryNode, Legacy]),
         (person(node), agent(&[]), vec![ArbitraryNode, Legacy]),
         (person(node), named_like_an_agent, vec![ArbitraryNode, Legacy]),
-        (person(node), with("me", "", &[], &[(NODE_NAME, &["n1"])]), vec![ArbitraryNode, Legacy]),
+        (person(node), with("me", "", &[], &[(TOKEN_NODE, &["n1"])]), vec![ArbitraryNode, Legacy]),
         (person("jane"), agent(&["jane"]), vec![Info, Legacy]),
         (person("system:node:"), agent(&[""]), vec![Info, Legacy]),
     ];
@@ -234,6 +235,6 @@ fn ones_own_node() {
         ["impersonate-on:associated-node:watch", "impersonate:associated-node authentication.k8s.io::nodes/:*"]
     );
     assert_eq!(way.user, with("system:node:n1", "", &["system:nodes", "system:authenticated"], &[]));
-    let shown = with(&agent(&[]).name, "", &[], &[(NODE_KEYS, &[NODE_NAME, "authentication.kubernetes.io/pod-name"])]);
+    let shown = with(&agent(&[]).name, "", &[], &[(NODE_KEYS, &[TOKEN_NODE, "authentication.kubernetes.io/pod-name"])]);
     assert_eq!(way.shown, Some(shown));
 }
